@@ -1,0 +1,116 @@
+//! Counting: what came to a port and what was opened on it.
+//!
+//! The tiers are a closed set; each is a module that keeps counters from its own source of truth. None knows metrics or
+//! configuration beyond the watch set.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use crate::port::{Block, NUMBERS, Port};
+use crate::registry::Class;
+
+pub mod kernel;
+#[cfg(target_os = "linux")]
+pub mod netlink;
+pub mod polled;
+
+/// How counting is done, from the best to the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// eBPF programs count in the kernel: nothing is missed, attempts on dark ports are seen.
+    Kernel,
+    /// The kernel tells of each socket it destroys: connections and listeners are counted exactly, without privilege.
+    Netlink,
+    /// The difference of two socket tables: a lower bound.
+    Polled,
+}
+
+impl Tier {
+    /// All tiers, best first.
+    pub const ALL: [Self; 3] = [Self::Kernel, Self::Netlink, Self::Polled];
+
+    /// The name as it stands in labels, flags and the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Netlink => "netlink",
+            Self::Polled => "polled",
+        }
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What was counted on one port since the exporter started. `None`: the tier cannot know, or the protocol has no such
+/// thing. Never to be turned into 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounts {
+    /// Attempts that reached an interface, before any firewall.
+    pub attempts: Option<u64>,
+    /// Inbound handshakes completed.
+    pub accepted: Option<u64>,
+    /// Attempts the stack turned away because nothing listens.
+    pub refused: Option<u64>,
+    /// Attempts a host firewall dropped.
+    pub filtered: Option<u64>,
+    /// Connections this host opened to this port elsewhere.
+    pub outbound: Option<u64>,
+    /// Such connections that did not come about.
+    pub outbound_failures: Option<u64>,
+    /// Times something began to listen.
+    pub opened: Option<u64>,
+    /// When the newest listener was seen to open; `None` until one was.
+    pub opened_at: Option<SystemTime>,
+    /// When the newest attempt came; `None` until one did.
+    pub last_attempt: Option<SystemTime>,
+    /// Inbound connections established now.
+    pub connections: Option<u64>,
+}
+
+/// One number for every class of ports of a protocol: `of[protocol][class]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ByClass(pub [[u64; Class::COUNT]; 2]);
+
+/// One number for every block of a protocol: `of[protocol][block]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByBlock(pub [[u64; Block::COUNT]; 2]);
+
+impl Default for ByBlock {
+    fn default() -> Self {
+        Self([[0; Block::COUNT]; 2])
+    }
+}
+
+impl ByClass {
+    /// Adds to the class of a port.
+    pub fn add(&mut self, port: Port, class: Class, count: u64) {
+        self.0[port.protocol.index()][class.index()] += count;
+    }
+}
+
+impl ByBlock {
+    /// Adds to the block of a port.
+    pub fn add(&mut self, port: Port, count: u64) {
+        self.0[port.protocol.index()][Block::of(port.number).index()] += count;
+    }
+}
+
+/// What the kernel tier knows of the whole port space.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpaceCounts {
+    /// Distinct ports that have had a knock since start.
+    pub knocked_ports: ByClass,
+    /// Knocks since start.
+    pub knocks: ByClass,
+    /// Knocks since start.
+    pub block_knocks: ByBlock,
+    /// Inbound TCP handshakes completed since start; only the TCP half is meant.
+    pub accepted: ByClass,
+}
+
+const _: () = assert!(NUMBERS == Block::SIZE * Block::COUNT);
