@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::port::{Block, NUMBERS, Port};
+use crate::port::{Block, NUMBERS, Port, Protocol};
 use crate::registry::Class;
 
 pub mod kernel;
@@ -87,6 +87,12 @@ impl Default for ByBlock {
 }
 
 impl ByClass {
+    /// The number of a class.
+    #[must_use]
+    pub const fn of(&self, protocol: Protocol, class: Class) -> u64 {
+        self.0[protocol.index()][class.index()]
+    }
+
     /// Adds to the class of a port.
     pub fn add(&mut self, port: Port, class: Class, count: u64) {
         self.0[port.protocol.index()][class.index()] += count;
@@ -94,6 +100,12 @@ impl ByClass {
 }
 
 impl ByBlock {
+    /// The number of a block.
+    #[must_use]
+    pub const fn of(&self, protocol: Protocol, block: Block) -> u64 {
+        self.0[protocol.index()][block.index()]
+    }
+
     /// Adds to the block of a port.
     pub fn add(&mut self, port: Port, count: u64) {
         self.0[port.protocol.index()][Block::of(port.number).index()] += count;
