@@ -6,8 +6,9 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use crate::port::{Block, NUMBERS, Port, Protocol};
+use crate::port::{Block, NUMBERS, Port, PortSet, Protocol};
 use crate::registry::Class;
+use crate::sockets::{SocketTable, Wanted};
 
 pub mod kernel;
 #[cfg(target_os = "linux")]
@@ -43,6 +44,65 @@ impl Tier {
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+/// The tier in use. The sampler calls [`before_read`](Self::before_read), reads the socket table as
+/// [`wanted`](Self::wanted), then [`after_read`](Self::after_read) or [`read_failed`](Self::read_failed).
+#[derive(Debug)]
+pub enum Counts {
+    /// The difference of two socket tables.
+    Polled(polled::Polled),
+}
+
+impl Counts {
+    /// Which tier this is.
+    #[must_use]
+    pub const fn tier(&self) -> Tier {
+        match self {
+            Self::Polled(_) => Tier::Polled,
+        }
+    }
+
+    /// Takes up a new watch set. Counters stay as they are.
+    pub fn watch(&mut self, watched: &PortSet) {
+        match self {
+            Self::Polled(polled) => polled.watch(watched),
+        }
+    }
+
+    /// Which connections the socket table must have for this tier.
+    #[must_use]
+    pub const fn wanted<'a>(&'a self, watched: &'a PortSet) -> Wanted<'a> {
+        match self {
+            Self::Polled(polled) => Wanted::Connections {
+                watched,
+                listened: polled.listened(),
+            },
+        }
+    }
+
+    /// Counts what the table shows.
+    pub fn after_read(&mut self, table: &SocketTable, now: SystemTime) {
+        match self {
+            Self::Polled(polled) => polled.update(table, now),
+        }
+    }
+
+    /// What was counted on a port. [`PortCounts::connections`] is as old as the last table that was read.
+    #[must_use]
+    pub fn counts(&self, port: Port) -> PortCounts {
+        match self {
+            Self::Polled(polled) => polled.counts(port),
+        }
+    }
+
+    /// Watched ports on which this host has listened, accepted or connected since start.
+    #[must_use]
+    pub const fn used(&self) -> &PortSet {
+        match self {
+            Self::Polled(polled) => polled.used(),
+        }
     }
 }
 

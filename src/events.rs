@@ -1,1 +1,169 @@
-//! To come.
+//! Events: a listener that opens or closes on a watched port, told once in the log with every fact an on-call person
+//! needs.
+//!
+//! What an attacker can repeat is limited: the log says how many events it left out. Counters are not concerned.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::log::Limiter;
+use crate::owners::Owner;
+use crate::port::Port;
+use crate::snapshot::Lit;
+use crate::sockets::Listener;
+
+/// Knows which listeners of watched ports were there last time, and tells the difference.
+#[derive(Debug)]
+pub struct Journal {
+    known: HashMap<Key, Known>,
+    /// Whether a first table was seen: what it held did not open, it was found.
+    begun: bool,
+    limiter: Limiter,
+}
+
+/// How many events are logged in a minute at the most.
+const EVENTS_A_MINUTE: u32 = 100;
+
+/// Tells one socket from another, in every network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    netns: Arc<str>,
+    cookie: Option<NonZeroU64>,
+    place: (Port, IpAddr, Option<u64>),
+}
+
+/// A listener as it was last seen.
+#[derive(Clone, Debug)]
+struct Known {
+    listener: Listener,
+    watch: Arc<str>,
+    owner: Arc<Owner>,
+    expected: bool,
+    netns: Arc<str>,
+}
+
+/// What happened to a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Happening {
+    /// It was there when the exporter first looked.
+    Found,
+    /// It was not there last time.
+    Opened,
+    /// It is there no more.
+    Closed,
+}
+
+impl Journal {
+    /// A journal that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            known: HashMap::new(),
+            begun: false,
+            limiter: Limiter::new(EVENTS_A_MINUTE, Duration::from_secs(60)),
+        }
+    }
+
+    /// Tells what has happened to the listeners of watched ports since the last call. A port that a reload adds to the
+    /// watch set tells of its listeners as opened: that is when they were seen.
+    pub fn note(&mut self, lit: &[Lit<'_>]) {
+        let mut before = std::mem::take(&mut self.known);
+        for lit in lit {
+            let Some(expected) = lit.expected else {
+                continue;
+            };
+            let key = Key::of(lit);
+            if !before.contains_key(&key) {
+                let happening = if self.begun { Happening::Opened } else { Happening::Found };
+                self.tell(happening, &Known::of(lit, expected));
+            }
+            let known = match before.remove(&key) {
+                Some(known) if known.owner == lit.owner && known.expected == expected => known,
+                _ => Known::of(lit, expected),
+            };
+            self.known.insert(key, known);
+        }
+        let mut closed: Vec<Known> = before.into_values().collect();
+        closed.sort_by_key(|known| (known.listener.port, known.listener.address));
+        for known in &closed {
+            self.tell(Happening::Closed, known);
+        }
+        self.begun = true;
+    }
+
+    fn tell(&self, happening: Happening, known: &Known) {
+        let Some(left_out) = self.limiter.admit() else {
+            return;
+        };
+        let Known { listener, owner, .. } = known;
+        macro_rules! event {
+            ($level:expr) => {
+                tracing::event!(
+                    $level,
+                    port = listener.port.number,
+                    protocol = listener.port.protocol.as_str(),
+                    address = %listener.address,
+                    watch = &*known.watch,
+                    process = owner.process(),
+                    exe = owner.executable(),
+                    pid = owner.pid(),
+                    user = owner.user(),
+                    unit = owner.unit(),
+                    holders = owner.other_holders(),
+                    netns = &*known.netns,
+                    expected = known.expected,
+                    left_out,
+                    "{}",
+                    happening.as_str()
+                )
+            };
+        }
+        if known.expected || happening == Happening::Closed {
+            event!(tracing::Level::INFO);
+        } else {
+            event!(tracing::Level::WARN);
+        }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Happening {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Found => "listener found",
+            Self::Opened => "listener opened",
+            Self::Closed => "listener closed",
+        }
+    }
+}
+
+impl Key {
+    fn of(lit: &Lit<'_>) -> Self {
+        let listener = &lit.listener;
+        Self {
+            netns: Arc::clone(&lit.netns),
+            cookie: listener.cookie,
+            place: (listener.port, listener.address, listener.inode),
+        }
+    }
+}
+
+impl Known {
+    fn of(lit: &Lit<'_>, expected: bool) -> Self {
+        Self {
+            listener: lit.listener.clone(),
+            watch: Arc::from(lit.watch),
+            owner: Arc::clone(&lit.owner),
+            expected,
+            netns: Arc::clone(&lit.netns),
+        }
+    }
+}

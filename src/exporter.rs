@@ -1,28 +1,121 @@
-//! The exporter: one configuration, one sampler, and the three things HTTP may ask of them.
+//! The exporter: one configuration, one sampler, and what may be asked of them.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{self, Config};
 use crate::counts::Tier;
+use crate::metrics;
+use crate::sampler::Sampler;
+use crate::snapshot::Reload;
 
 /// What runs behind the web front.
 #[derive(Debug)]
-pub struct Exporter {}
+pub struct Exporter {
+    /// The configuration file; `None`: the embedded default.
+    file: Option<PathBuf>,
+    config: ArcSwap<Config>,
+    tier: Tier,
+    sampling: Mutex<Sampling>,
+    ready: AtomicBool,
+}
+
+/// What one sample at a time may use.
+#[derive(Debug)]
+struct Sampling {
+    sampler: Sampler,
+    reload: Reload,
+}
 
 impl Exporter {
+    /// An exporter of this configuration, which was read from `file`.
+    #[must_use]
+    pub fn new(file: Option<PathBuf>, config: Config, sampler: Sampler) -> Self {
+        Self {
+            file,
+            config: ArcSwap::from_pointee(config),
+            tier: sampler.counts().tier(),
+            sampling: Mutex::new(Sampling {
+                sampler,
+                reload: Reload { successful: true, at: SystemTime::now() },
+            }),
+            ready: AtomicBool::new(false),
+        }
+    }
+
     /// Samples once and encodes the answer to a scrape in Prometheus' text format 0.0.4. Blocks: call it off the async
     /// threads.
-    #[must_use]
-    pub fn scrape(&self) -> String {
-        String::new()
+    ///
+    /// # Errors
+    /// When the snapshot cannot be encoded.
+    pub fn scrape(&self) -> Result<String, metrics::Error> {
+        let mut sampling = self.sampling();
+        // Under the lock, so that the sampler watches what this configuration says.
+        let config = self.config.load_full();
+        let snapshot = sampling.sample(&config);
+        drop(sampling);
+        self.ready.store(true, Ordering::Release);
+        metrics::encode(&snapshot)
+    }
+
+    /// Samples once and shows it to nobody: the polled tier counts by it, and the first sample makes ready. Blocks as
+    /// [`scrape`](Self::scrape) does.
+    pub fn tick(&self) {
+        let mut sampling = self.sampling();
+        let config = self.config.load_full();
+        drop(sampling.sample(&config));
+        drop(sampling);
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// Loads the configuration file anew. A bad one leaves everything as it was. Blocks as [`scrape`](Self::scrape) does.
+    ///
+    /// # Errors
+    /// When the file is refused; every problem is in the error.
+    pub fn reload(&self) -> Result<(), config::Error> {
+        let loaded = match &self.file {
+            Some(file) => Config::load(file),
+            None => Ok(Config::embedded()),
+        };
+        let mut sampling = self.sampling();
+        match loaded {
+            Ok(config) => {
+                sampling.sampler.watch(config.watch.ports());
+                sampling.reload = Reload { successful: true, at: SystemTime::now() };
+                self.config.store(Arc::new(config));
+                Ok(())
+            }
+            Err(error) => {
+                sampling.reload.successful = false;
+                Err(error)
+            }
+        }
     }
 
     /// Whether a first sample was taken.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        false
+        self.ready.load(Ordering::Acquire)
     }
 
     /// The tier in use.
     #[must_use]
-    pub fn tier(&self) -> Tier {
-        Tier::Polled
+    pub const fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// A sample that panicked has left its counters as they were; the next one goes on from there.
+    fn sampling(&self) -> MutexGuard<'_, Sampling> {
+        self.sampling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sampling {
+    fn sample<'a>(&mut self, config: &'a Config) -> crate::snapshot::Snapshot<'a> {
+        self.sampler.sample(config, self.reload, SystemTime::now())
     }
 }

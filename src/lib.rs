@@ -1,12 +1,14 @@
 //! Counts what happens on the ports that should be silent, and says who listens there.
 
 pub mod args;
-pub mod build;
+pub mod audit;
+pub mod build_info;
 pub mod config;
 pub mod counts;
 pub mod events;
 pub mod exporter;
 pub mod log;
+pub mod lookup;
 pub mod metrics;
 pub mod owners;
 pub mod port;

@@ -3,13 +3,14 @@
 //! A test writes one by hand. `None` means "cannot be known, or could not be read this time" and becomes an absent
 //! series; a zero means "looked, and there was none".
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::counts::{ByBlock, ByClass, PortCounts, SpaceCounts, Tier};
+use crate::owners::Owner;
 use crate::port::Port;
 use crate::registry::Assignment;
+use crate::sockets::Listener;
 
 /// One sample.
 #[derive(Clone, Debug)]
@@ -20,7 +21,8 @@ pub struct Snapshot<'a> {
     pub watched: Vec<Watched<'a>>,
     /// Watched ports left out because of `limits.series`: TCP, UDP.
     pub watched_suppressed: [u64; 2],
-    /// Listening sockets as they are listed, the most important first; `None` if the socket table could not be read.
+    /// Listening sockets, the unexpected first, then the watched, then by port; those that differ in nothing that is shown
+    /// stand once. `None` if the socket table could not be read.
     pub listeners: Option<Vec<Lit<'a>>>,
     /// Listening sockets left out because of `limits.listeners`.
     pub listeners_suppressed: u64,
@@ -60,14 +62,12 @@ pub struct Watched<'a> {
 /// A listening socket with all that is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lit<'a> {
-    /// The port.
-    pub port: Port,
-    /// The local address.
-    pub address: IpAddr,
+    /// The socket.
+    pub listener: Listener,
     /// Name of the watch entry that owns the port; empty if it is not watched.
     pub watch: &'a str,
     /// Whose it is.
-    pub owner: Arc<crate::owners::Owner>,
+    pub owner: Arc<Owner>,
     /// Whether an `expect` rule allows it; `None` if the port is not watched.
     pub expected: Option<bool>,
     /// The network namespace: empty for the exporter's own.

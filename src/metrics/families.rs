@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Family, Kind, Samples, Values};
-use crate::build;
+use crate::build_info as build;
 use crate::counts::{ByBlock, ByClass, Tier};
 use crate::port::{Block, Protocol};
 use crate::registry::Class;
@@ -474,9 +474,9 @@ fn listeners(snapshot: &Snapshot<'_>, samples: &mut Samples) {
     for lit in snapshot.listeners.iter().flatten() {
         samples.push(
             [
-                &lit.port.number.to_string(),
-                lit.port.protocol.as_str(),
-                &lit.address.to_string(),
+                &lit.listener.port.number.to_string(),
+                lit.listener.port.protocol.as_str(),
+                &lit.listener.address.to_string(),
                 lit.watch,
                 lit.owner.process(),
                 lit.owner.user(),
