@@ -105,15 +105,6 @@ impl Family {
     }
 }
 
-/// How many series a dense watched port of this protocol has at the most, in the best tier.
-#[must_use]
-pub fn series_per_port(protocol: Protocol) -> usize {
-    FAMILIES
-        .iter()
-        .filter(|family| family.is_per_port(protocol))
-        .count()
-}
-
 /// The series of one family, as they are collected.
 #[derive(Debug)]
 pub struct Samples {

@@ -9,15 +9,13 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::audit::HostCounters;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, series_per_port};
 use crate::counts::{ByClass, Counts, PortCounts};
 use crate::events::Journal;
-use crate::metrics::series_per_port;
 use crate::owners::Owners;
 use crate::port::{Port, PortSet};
-use crate::registry::Class;
 use crate::snapshot::{
-    Audit, Collector, Lights, Lit, Namespaces, Reload, Run, Snapshot, Space, Watched,
+    Audit, Collector, Lights, Lit, Reload, Run, Snapshot, Space, Watched,
 };
 use crate::sockets::{self, Reader, SocketTable};
 use crate::watch::Facts;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use darkport_exporter::counts::{ByBlock, ByClass, PortCounts, SpaceCounts, Tier};
-use darkport_exporter::metrics::{FAMILIES, Kind, encode, encode_families, series_per_port};
+use darkport_exporter::config::series_per_port;
+use darkport_exporter::metrics::{FAMILIES, Kind, encode, encode_families};
 use darkport_exporter::owners::Owner;
 use darkport_exporter::port::{Port, Protocol, Range};
 use darkport_exporter::registry::{Assignment, Class};
@@ -209,6 +210,14 @@ fn every_family_keeps_the_conventions() {
             let counts_by_polling = family.kind == Kind::Counter && family.tiers.contains(&Tier::Polled);
             assert_eq!(family.help.contains("lower bound"), counts_by_polling, "{name}");
         }
+    }
+}
+
+#[test]
+fn the_limit_of_series_counts_every_family_of_a_port() {
+    for protocol in Protocol::ALL {
+        let families = FAMILIES.iter().filter(|family| family.is_per_port(protocol));
+        assert_eq!(series_per_port(protocol), families.count(), "{protocol}");
     }
 }
 
