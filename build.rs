@@ -15,7 +15,10 @@ fn main() {
     tell("DARKPORT_RUST_VERSION", compiler);
     // Who builds outside a checkout, a container for one, says it in the environment.
     for (variable, arguments) in [
-        ("DARKPORT_REVISION", ["rev-parse", "--short=12", "HEAD"].as_slice()),
+        (
+            "DARKPORT_REVISION",
+            ["rev-parse", "--short=12", "HEAD"].as_slice(),
+        ),
         ("DARKPORT_BRANCH", &["symbolic-ref", "--short", "HEAD"]),
     ] {
         println!("cargo::rerun-if-env-changed={variable}");

@@ -77,7 +77,11 @@ impl Journal {
             };
             let key = Key::of(lit);
             if !before.contains_key(&key) {
-                let happening = if self.begun { Happening::Opened } else { Happening::Found };
+                let happening = if self.begun {
+                    Happening::Opened
+                } else {
+                    Happening::Found
+                };
                 self.tell(happening, &Known::of(lit, expected));
             }
             let known = match before.remove(&key) {
@@ -98,7 +102,9 @@ impl Journal {
         let Some(left_out) = self.limiter.admit() else {
             return;
         };
-        let Known { listener, owner, .. } = known;
+        let Known {
+            listener, owner, ..
+        } = known;
         macro_rules! event {
             ($level:expr) => {
                 tracing::event!(

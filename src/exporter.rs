@@ -41,7 +41,10 @@ impl Exporter {
             tier: sampler.counts().tier(),
             sampling: Mutex::new(Sampling {
                 sampler,
-                reload: Reload { successful: true, at: SystemTime::now() },
+                reload: Reload {
+                    successful: true,
+                    at: SystemTime::now(),
+                },
             }),
             ready: AtomicBool::new(false),
         }
@@ -85,7 +88,10 @@ impl Exporter {
         match loaded {
             Ok(config) => {
                 sampling.sampler.watch(config.watch.ports());
-                sampling.reload = Reload { successful: true, at: SystemTime::now() };
+                sampling.reload = Reload {
+                    successful: true,
+                    at: SystemTime::now(),
+                };
                 self.config.store(Arc::new(config));
                 Ok(())
             }

@@ -15,8 +15,17 @@ pub type Now = Vec<(Listener, Arc<Owner>)>;
 /// instead of calling a port dark.
 #[must_use]
 pub fn answer(ports: &[Port], registry: &Registry, now: Option<&Now>) -> String {
-    let mut rows = vec![["PORT", "SERVICE", "RANGE", "ASSIGNMENT", "NOW", "DESCRIPTION"]
-        .map(str::to_owned)];
+    let mut rows = vec![
+        [
+            "PORT",
+            "SERVICE",
+            "RANGE",
+            "ASSIGNMENT",
+            "NOW",
+            "DESCRIPTION",
+        ]
+        .map(str::to_owned),
+    ];
     for &port in ports {
         let lit = now.map(|now| {
             now.iter()
@@ -42,7 +51,9 @@ fn registry_rows(port: Port, registry: &Registry, state: &str) -> Vec<[String; 6
     let first = entries.next();
     let mut rows = vec![[
         port.to_string(),
-        first.map_or("-", |entry| dash(entry.service_name)).to_owned(),
+        first
+            .map_or("-", |entry| dash(entry.service_name))
+            .to_owned(),
         port.range().to_string(),
         registry.assignment(port).to_string(),
         state.to_owned(),
@@ -51,7 +62,14 @@ fn registry_rows(port: Port, registry: &Registry, state: &str) -> Vec<[String; 6
     rows.extend(entries.map(|entry| {
         let [port, range, assignment, state] = [(); 4].map(|()| String::new());
         let name = dash(entry.service_name).to_owned();
-        [port, name, range, assignment, state, entry.description.to_owned()]
+        [
+            port,
+            name,
+            range,
+            assignment,
+            state,
+            entry.description.to_owned(),
+        ]
     }));
     rows
 }

@@ -69,7 +69,9 @@ impl Owners {
     /// Looks below this mount of procfs.
     #[must_use]
     pub fn new(_procfs: &Path) -> Self {
-        Self { unknown: Arc::new(Owner::Unknown) }
+        Self {
+            unknown: Arc::new(Owner::Unknown),
+        }
     }
 
     /// The owner of each listener.

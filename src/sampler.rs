@@ -14,9 +14,7 @@ use crate::counts::{ByClass, Counts, PortCounts};
 use crate::events::Journal;
 use crate::owners::Owners;
 use crate::port::{Port, PortSet};
-use crate::snapshot::{
-    Audit, Collector, Lights, Lit, Reload, Run, Snapshot, Space, Watched,
-};
+use crate::snapshot::{Audit, Collector, Lights, Lit, Reload, Run, Snapshot, Space, Watched};
 use crate::sockets::{self, Reader, SocketTable};
 use crate::watch::Facts;
 
@@ -183,7 +181,9 @@ impl Sampler {
     ) -> WatchedPorts<'a> {
         let active = config.watch.active();
         let used = self.counts.used();
-        let shown = self.activity.shown(active, used, view.map(|view| &view.lit), ephemeral);
+        let shown = self
+            .activity
+            .shown(active, used, view.map(|view| &view.lit), ephemeral);
         let (shown, suppressed) = limit_ports(shown, view, config);
         let mut ports: Vec<Port> = config.watch.dense_ports().chain(shown).collect();
         ports.sort_unstable();
@@ -196,7 +196,10 @@ impl Sampler {
             unexpected: view.map(|view| view.unexpected.contains(port)),
             counts: self.port_counts(port, view.is_some()),
         });
-        WatchedPorts { ports: rows.collect(), suppressed }
+        WatchedPorts {
+            ports: rows.collect(),
+            suppressed,
+        }
     }
 
     /// What the tier counted; what it takes from the table is unknown where the table could not be read.
@@ -205,7 +208,10 @@ impl Sampler {
         if table_read {
             counts
         } else {
-            PortCounts { connections: None, ..counts }
+            PortCounts {
+                connections: None,
+                ..counts
+            }
         }
     }
 
@@ -214,8 +220,8 @@ impl Sampler {
         let lit = view.map(|view| {
             let mut lights = Lights::default();
             for port in view.lit.iter() {
-                let may_be_client = ephemeral.contains(port)
-                    && !config.watch.ports().contains(port);
+                let may_be_client =
+                    ephemeral.contains(port) && !config.watch.ports().contains(port);
                 if !may_be_client {
                     lights.classes.add(port, registry.class(port), 1);
                     lights.blocks.add(port, 1);
@@ -240,7 +246,11 @@ impl Sampler {
         match read {
             Ok(counters) => {
                 let host = counters.since(first);
-                let of = |what, host| Audit { what, host, counted: None };
+                let of = |what, host| Audit {
+                    what,
+                    host,
+                    counted: None,
+                };
                 vec![
                     of("passive_opens", host.passive_opens),
                     of("udp_no_ports", host.udp_no_ports),
@@ -267,7 +277,10 @@ impl Sampler {
     fn log_failures(&mut self, runs: &[Run]) {
         for run in runs {
             if run.success && self.failing.remove(&run.collector) {
-                tracing::info!(collector = run.collector.as_str(), "collector succeeds again");
+                tracing::info!(
+                    collector = run.collector.as_str(),
+                    "collector succeeds again"
+                );
             } else if !run.success {
                 self.failing.insert(run.collector);
             }
@@ -300,13 +313,24 @@ struct WatchedPorts<'a> {
 }
 
 fn run(collector: Collector, success: bool, start: Instant) -> Run {
-    Run { collector, success, duration: start.elapsed() }
+    Run {
+        collector,
+        success,
+        duration: start.elapsed(),
+    }
 }
 
 /// Refuses a table in which the exporter's own listeners are missing: it would read as silence.
 fn holding(table: SocketTable, own: &[SocketAddr]) -> Result<SocketTable, sockets::Error> {
-    let ports: HashSet<Port> = table.listeners.iter().map(|listener| listener.port).collect();
-    match own.iter().find(|address| !ports.contains(&Port::tcp(address.port()))) {
+    let ports: HashSet<Port> = table
+        .listeners
+        .iter()
+        .map(|listener| listener.port)
+        .collect();
+    match own
+        .iter()
+        .find(|address| !ports.contains(&Port::tcp(address.port())))
+    {
         None => Ok(table),
         Some(address) => Err(sockets::Error::Incomplete(format!(
             "the exporter's own listener on {address} is not in it"
@@ -321,11 +345,21 @@ fn importance<'l>(lit: &'l Lit<'_>) -> impl Ord + 'l {
         (_, "") => 2,
         _ => 1,
     };
-    (rank, lit.listener.port, lit.listener.address, shown_owner(lit))
+    (
+        rank,
+        lit.listener.port,
+        lit.listener.address,
+        shown_owner(lit),
+    )
 }
 
 fn shown_owner<'l>(lit: &'l Lit<'_>) -> [&'l str; 4] {
-    [lit.owner.process(), lit.owner.user(), lit.owner.unit(), &lit.netns]
+    [
+        lit.owner.process(),
+        lit.owner.user(),
+        lit.owner.unit(),
+        &lit.netns,
+    ]
 }
 
 /// Leaves listeners that differ in nothing that is shown once, and as many as the limit allows; gives how many it cut.

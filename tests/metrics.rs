@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use darkport_exporter::counts::{ByBlock, ByClass, PortCounts, SpaceCounts, Tier};
 use darkport_exporter::config::series_per_port;
+use darkport_exporter::counts::{ByBlock, ByClass, PortCounts, SpaceCounts, Tier};
 use darkport_exporter::metrics::{FAMILIES, Kind, encode, encode_families};
 use darkport_exporter::owners::Owner;
 use darkport_exporter::port::{Port, Protocol, Range};
@@ -35,7 +35,14 @@ fn watched(port: Port, service_name: &'static str, counts: PortCounts) -> Watche
 
 fn lit(port: Port, address: IpAddr, expected: Option<bool>) -> Lit<'static> {
     Lit {
-        listener: Listener { port, address, cookie: None, inode: Some(1), uid: Some(0), cgroup: None },
+        listener: Listener {
+            port,
+            address,
+            cookie: None,
+            inode: Some(1),
+            uid: Some(0),
+            cgroup: None,
+        },
         watch: if expected.is_some() { "npmp" } else { "" },
         owner: Arc::new(Owner::Unknown),
         expected,
@@ -64,13 +71,29 @@ fn class(range: Range, assignment: Assignment) -> Class {
 
 fn space() -> Space {
     let mut ports = ByClass::default();
-    ports.add(Port::tcp(1), class(Range::WellKnown, Assignment::Assigned), 600);
-    ports.add(Port::udp(1), class(Range::Registered, Assignment::Unassigned), 43_000);
+    ports.add(
+        Port::tcp(1),
+        class(Range::WellKnown, Assignment::Assigned),
+        600,
+    );
+    ports.add(
+        Port::udp(1),
+        class(Range::Registered, Assignment::Unassigned),
+        43_000,
+    );
     let mut lights = Lights::default();
-    lights.classes.add(Port::tcp(1), class(Range::WellKnown, Assignment::Assigned), 2);
+    lights.classes.add(
+        Port::tcp(1),
+        class(Range::WellKnown, Assignment::Assigned),
+        2,
+    );
     lights.blocks.add(Port::tcp(611), 2);
     let mut knocks = ByClass::default();
-    knocks.add(Port::tcp(1), class(Range::WellKnown, Assignment::Assigned), 8);
+    knocks.add(
+        Port::tcp(1),
+        class(Range::WellKnown, Assignment::Assigned),
+        8,
+    );
     let mut block_knocks = ByBlock::default();
     block_knocks.add(Port::udp(3476), 8);
     Space {
@@ -98,33 +121,67 @@ fn full() -> Snapshot<'static> {
             watched(
                 Port::udp(611),
                 "npmp-gui",
-                PortCounts { attempts: Some(0), refused: Some(0), filtered: Some(0), opened: Some(0), ..PortCounts::default() },
+                PortCounts {
+                    attempts: Some(0),
+                    refused: Some(0),
+                    filtered: Some(0),
+                    opened: Some(0),
+                    ..PortCounts::default()
+                },
             ),
         ],
         watched_suppressed: [0, 1],
         listeners: Some(vec![
-            lit(Port::tcp(611), IpAddr::V4(Ipv4Addr::UNSPECIFIED), Some(false)),
+            lit(
+                Port::tcp(611),
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                Some(false),
+            ),
             lit(Port::tcp(22), IpAddr::V6(Ipv6Addr::UNSPECIFIED), None),
         ]),
         listeners_suppressed: 7,
         namespaces: Some(Namespaces { seen: 3, read: 2 }),
         space: space(),
         collectors: vec![
-            Run { collector: Collector::Sockets, success: true, duration: Duration::from_micros(250) },
-            Run { collector: Collector::Owners, success: false, duration: Duration::from_millis(2) },
+            Run {
+                collector: Collector::Sockets,
+                success: true,
+                duration: Duration::from_micros(250),
+            },
+            Run {
+                collector: Collector::Owners,
+                success: false,
+                duration: Duration::from_millis(2),
+            },
         ],
         lost: vec![(Source::Kernel, 0)],
         audit: vec![
-            Audit { what: "passive_opens", host: 12, counted: Some(12) },
-            Audit { what: "udp_no_ports", host: 3, counted: None },
+            Audit {
+                what: "passive_opens",
+                host: 12,
+                counted: Some(12),
+            },
+            Audit {
+                what: "udp_no_ports",
+                host: 3,
+                counted: None,
+            },
         ],
-        reload: Reload { successful: true, at: at(1_700_000_002) },
+        reload: Reload {
+            successful: true,
+            at: at(1_700_000_002),
+        },
     }
 }
 
 /// The least that can be known: the socket table could not be read.
 fn blind() -> Snapshot<'static> {
-    let counts = PortCounts { accepted: Some(1), outbound: Some(0), opened: Some(0), ..PortCounts::default() };
+    let counts = PortCounts {
+        accepted: Some(1),
+        outbound: Some(0),
+        opened: Some(0),
+        ..PortCounts::default()
+    };
     Snapshot {
         tier: Tier::Polled,
         watched: vec![Watched {
@@ -136,11 +193,22 @@ fn blind() -> Snapshot<'static> {
         listeners: None,
         listeners_suppressed: 0,
         namespaces: None,
-        space: Space { lit: None, counts: None, ..space() },
-        collectors: vec![Run { collector: Collector::Sockets, success: false, duration: Duration::from_secs(1) }],
+        space: Space {
+            lit: None,
+            counts: None,
+            ..space()
+        },
+        collectors: vec![Run {
+            collector: Collector::Sockets,
+            success: false,
+            duration: Duration::from_secs(1),
+        }],
         lost: vec![],
         audit: vec![],
-        reload: Reload { successful: false, at: at(1_700_000_002) },
+        reload: Reload {
+            successful: false,
+            at: at(1_700_000_002),
+        },
     }
 }
 
@@ -151,12 +219,17 @@ fn assert_golden(name: &str, text: &str) {
         .split_inclusive('\n')
         .filter(|line| !line.starts_with("darkport_exporter_build_info{"))
         .collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(text, golden, "{name} differs; UPDATE_GOLDEN=1 writes it anew");
+    assert_eq!(
+        text, golden,
+        "{name} differs; UPDATE_GOLDEN=1 writes it anew"
+    );
 }
 
 #[test]
@@ -171,10 +244,19 @@ fn the_polled_tier_without_a_socket_table() {
 
 #[test]
 fn the_same_snapshot_without_the_kernel_has_no_family_of_the_kernel_alone() {
-    let text = encode_families(&Snapshot { tier: Tier::Netlink, ..full() }).unwrap();
+    let text = encode_families(&Snapshot {
+        tier: Tier::Netlink,
+        ..full()
+    })
+    .unwrap();
     for family in &FAMILIES {
         let is_there = text.contains(&format!("# TYPE {} ", family.name));
-        assert_eq!(is_there, family.tiers.contains(&Tier::Netlink), "{}", family.name);
+        assert_eq!(
+            is_there,
+            family.tiers.contains(&Tier::Netlink),
+            "{}",
+            family.name
+        );
     }
 }
 
@@ -182,7 +264,11 @@ fn the_same_snapshot_without_the_kernel_has_no_family_of_the_kernel_alone() {
 fn the_process_is_told_of() {
     let text = encode(&full()).unwrap();
     #[cfg(target_os = "linux")]
-    for family in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
+    for family in [
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+    ] {
         assert!(text.contains(&format!("\n{family} ")), "{family}");
     }
     assert!(text.contains("\ndarkport_exporter_build_info{version="));
@@ -195,20 +281,41 @@ fn every_family_keeps_the_conventions() {
         let name = family.name;
         assert!(names.insert(name), "{name} stands twice");
         assert!(name.starts_with("darkport_"), "{name}");
-        assert_eq!(family.kind == Kind::Counter, name.ends_with("_total"), "{name}");
-        assert!(family.help.ends_with('.') && !family.help.contains('\n'), "{name}: {}", family.help);
+        assert_eq!(
+            family.kind == Kind::Counter,
+            name.ends_with("_total"),
+            "{name}"
+        );
+        assert!(
+            family.help.ends_with('.') && !family.help.contains('\n'),
+            "{name}: {}",
+            family.help
+        );
         assert!(!family.help.contains("  "), "{name}: {}", family.help);
         assert!(!family.tiers.is_empty(), "{name}");
         for label in family.labels {
-            assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}: {label}");
-            assert!(!["pid", "peer", "remote", "job", "instance"].contains(label), "{name}: {label}");
+            assert!(
+                label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{name}: {label}"
+            );
+            assert!(
+                !["pid", "peer", "remote", "job", "instance"].contains(label),
+                "{name}: {label}"
+            );
         }
-        let per_port = Protocol::ALL.iter().any(|&protocol| family.is_per_port(protocol));
+        let per_port = Protocol::ALL
+            .iter()
+            .any(|&protocol| family.is_per_port(protocol));
         if per_port && name != "darkport_watched_port_info" {
             let tier_is_told = family.help.contains("ier");
             assert!(tier_is_told, "{name}: HELP says which tiers feed it");
-            let counts_by_polling = family.kind == Kind::Counter && family.tiers.contains(&Tier::Polled);
-            assert_eq!(family.help.contains("lower bound"), counts_by_polling, "{name}");
+            let counts_by_polling =
+                family.kind == Kind::Counter && family.tiers.contains(&Tier::Polled);
+            assert_eq!(
+                family.help.contains("lower bound"),
+                counts_by_polling,
+                "{name}"
+            );
         }
     }
 }
@@ -216,7 +323,9 @@ fn every_family_keeps_the_conventions() {
 #[test]
 fn the_limit_of_series_counts_every_family_of_a_port() {
     for protocol in Protocol::ALL {
-        let families = FAMILIES.iter().filter(|family| family.is_per_port(protocol));
+        let families = FAMILIES
+            .iter()
+            .filter(|family| family.is_per_port(protocol));
         assert_eq!(series_per_port(protocol), families.count(), "{protocol}");
     }
 }
@@ -231,18 +340,33 @@ fn a_dense_port_has_a_series_of_each_family_of_its_protocol() {
             .count()
     };
     assert_eq!(of("tcp"), series_per_port(Protocol::Tcp));
-    assert!(of("udp") < series_per_port(Protocol::Udp), "timestamps are absent until there is one");
+    assert!(
+        of("udp") < series_per_port(Protocol::Udp),
+        "timestamps are absent until there is one"
+    );
 }
 
 /// README's table, made from the families themselves.
 fn readme_table() -> String {
-    let mut table = String::from("| family | type | labels | tiers | meaning |\n|---|---|---|---|---|\n");
+    let mut table =
+        String::from("| family | type | labels | tiers | meaning |\n|---|---|---|---|---|\n");
     for family in &FAMILIES {
-        let labels: Vec<String> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels: Vec<String> = family
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
         let tiers: Vec<&str> = family.tiers.iter().map(|tier| tier.as_str()).collect();
-        let tiers = if tiers.len() == Tier::ALL.len() { "all".to_owned() } else { tiers.join(", ") };
+        let tiers = if tiers.len() == Tier::ALL.len() {
+            "all".to_owned()
+        } else {
+            tiers.join(", ")
+        };
         let (name, kind, labels) = (family.name, family.kind.as_str(), labels.join(", "));
-        table.push_str(&format!("| `{name}` | {kind} | {labels} | {tiers} | {} |\n", family.help));
+        table.push_str(&format!(
+            "| `{name}` | {kind} | {labels} | {tiers} | {} |\n",
+            family.help
+        ));
     }
     table
 }
@@ -251,10 +375,17 @@ fn readme_table() -> String {
 fn readme_has_the_table_of_families() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once("<!-- families -->\n").expect("the mark before the table");
-    let (table, after) = rest.split_once("<!-- /families -->").expect("the mark behind the table");
+    let (before, rest) = readme
+        .split_once("<!-- families -->\n")
+        .expect("the mark before the table");
+    let (table, after) = rest
+        .split_once("<!-- /families -->")
+        .expect("the mark behind the table");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        let text = format!("{before}<!-- families -->\n{}<!-- /families -->{after}", readme_table());
+        let text = format!(
+            "{before}<!-- families -->\n{}<!-- /families -->{after}",
+            readme_table()
+        );
         std::fs::write(&path, text).unwrap();
         return;
     }

@@ -119,6 +119,9 @@ mod tests {
     #[test]
     fn a_connection_alone_shows_its_port() {
         let mut host = Host::new();
-        assert_eq!(host.sample(&[Port::tcp(5432)], Some(&[])), [Port::tcp(5432)]);
+        assert_eq!(
+            host.sample(&[Port::tcp(5432)], Some(&[])),
+            [Port::tcp(5432)]
+        );
     }
 }

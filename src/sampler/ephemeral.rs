@@ -16,7 +16,10 @@ pub(super) fn udp_ports() -> PortSet {
 
 fn dynamic() -> Span {
     let numbers = Range::Dynamic.numbers();
-    Span { first: *numbers.start(), last: *numbers.end() }
+    Span {
+        first: *numbers.start(),
+        last: *numbers.end(),
+    }
 }
 
 fn parse(text: &str) -> Option<Span> {
@@ -32,7 +35,13 @@ mod tests {
 
     #[test]
     fn the_kernel_writes_two_numbers() {
-        assert_eq!(parse("32768\t60999\n"), Some(Span { first: 32_768, last: 60_999 }));
+        assert_eq!(
+            parse("32768\t60999\n"),
+            Some(Span {
+                first: 32_768,
+                last: 60_999
+            })
+        );
         assert_eq!(parse("32768"), None);
         assert_eq!(parse("60999 32768"), None);
         assert_eq!(parse("1024 70000"), None);
