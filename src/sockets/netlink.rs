@@ -2,8 +2,8 @@
 //!
 //! The kernel is asked only for what is wanted: TCP sockets in LISTEN, UDP sockets that are connected to nobody, and of
 //! the connections those that concern a watched port. What it does not say completely is an error. Knows the kernel's
-//! layouts through its modules only: [`message`] frames, [`inet_diag`] reads a socket, [`filter`] compiles ports,
-//! [`channel`] does the talking.
+//! layouts through its modules only: `message` frames, `inet_diag` reads a socket, `filter` compiles ports,
+//! `channel` does the talking.
 //!
 //! A listener opened as Multipath TCP needs nothing of its own. The kernel puts a TCP socket under it, gives that one
 //! the inode, the user and the control group of the socket the process holds, and shows it among TCP's; only the cookie is
