@@ -86,6 +86,33 @@ pub enum Error {
     Incomplete(String),
 }
 
+/// Which reader is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// netlink where it is available, else netstat2.
+    #[default]
+    Auto,
+    /// sock_diag; Linux only.
+    Netlink,
+    /// netstat2.
+    Netstat2,
+}
+
+impl Choice {
+    /// All choices.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Netlink, Self::Netstat2];
+
+    /// The name as it stands in the flag.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Netlink => "netlink",
+            Self::Netstat2 => "netstat2",
+        }
+    }
+}
+
 /// The reader in use.
 #[derive(Debug)]
 pub enum Reader {
@@ -97,6 +124,54 @@ pub enum Reader {
 }
 
 impl Reader {
+    /// Opens the reader chosen, in the calling thread's network namespace. With [`Choice::Auto`] the second value says why the
+    /// portable reader stands in for netlink; otherwise it is `None`.
+    ///
+    /// `sentinels` are listening TCP sockets of this process and namespace; see [`portable::Portable::open`].
+    ///
+    /// # Errors
+    /// When the reader chosen is not available here; with [`Choice::Auto`], when none is.
+    pub fn open(
+        choice: Choice,
+        sentinels: Vec<SocketAddr>,
+    ) -> Result<(Self, Option<Error>), Error> {
+        match choice {
+            Choice::Auto => match Self::open_netlink() {
+                Ok(reader) => Ok((reader, None)),
+                Err(why) => Ok((Self::open_portable(sentinels)?, Some(why))),
+            },
+            Choice::Netlink => Ok((Self::open_netlink()?, None)),
+            Choice::Netstat2 => Ok((Self::open_portable(sentinels)?, None)),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_netlink() -> Result<Self, Error> {
+        netlink::Netlink::open().map(Self::Netlink)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_netlink() -> Result<Self, Error> {
+        Err(Error::Os {
+            step: "open a netlink socket, which only Linux has",
+            source: std::io::ErrorKind::Unsupported.into(),
+        })
+    }
+
+    fn open_portable(sentinels: Vec<SocketAddr>) -> Result<Self, Error> {
+        portable::Portable::open(sentinels).map(Self::Portable)
+    }
+
+    /// Which reader this is; never [`Choice::Auto`].
+    #[must_use]
+    pub const fn choice(&self) -> Choice {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(_) => Choice::Netlink,
+            Self::Portable(_) => Choice::Netstat2,
+        }
+    }
+
     /// Reads the table.
     ///
     /// # Errors
@@ -106,6 +181,43 @@ impl Reader {
             #[cfg(target_os = "linux")]
             Self::Netlink(reader) => reader.read(wanted),
             Self::Portable(reader) => reader.read(wanted),
+        }
+    }
+}
+
+/// Which connections concern a watched port: the definition that stands at [`Wanted::Connections`].
+#[derive(Debug)]
+struct Concern<'a> {
+    watched: &'a PortSet,
+    /// The ports listened on, now or earlier.
+    open: PortSet,
+}
+
+impl<'a> Concern<'a> {
+    fn new(watched: &'a PortSet, open: PortSet) -> Self {
+        Self { watched, open }
+    }
+
+    fn of(watched: &'a PortSet, listened: &PortSet, listeners: &[Listener]) -> Self {
+        let mut open = listened.clone();
+        open.extend(listeners.iter().map(|listener| listener.port));
+        Self::new(watched, open)
+    }
+
+    fn is_watched(&self, number: u16) -> bool {
+        self.watched.contains(Port::tcp(number))
+    }
+
+    fn is_open(&self, number: u16) -> bool {
+        self.open.contains(Port::tcp(number))
+    }
+
+    /// Whether a connection between these TCP ports does.
+    fn includes(&self, local: u16, remote: u16) -> bool {
+        if self.is_open(local) {
+            self.is_watched(local)
+        } else {
+            self.is_watched(remote)
         }
     }
 }

@@ -1,17 +1,250 @@
-//! The socket table through netstat2.
+//! The socket table through netstat2: the reader that works everywhere, and the only file that names that crate.
+//!
+//! What it cannot tell: cookies and control groups; off Linux, inodes and users; whether a UDP socket is connected to
+//! one peer, except on Linux, where `/proc/net/udp` says so. It reads every socket of the host, so its cost grows with
+//! how busy the host is.
+//!
+//! On Linux, netstat2 0.11 ends its list silently where the kernel reports an error, which would read as "nothing
+//! listens". Therefore the reader takes sentinels, sockets known to listen, and refuses a table that lacks one. TCP tables
+//! can be guarded that way, each address family by a sentinel of its own; UDP ones cannot.
 
-use super::{Error, SocketTable, Wanted};
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 
-/// Reads the table through netstat2.
+use netstat2::error::Error as NetstatError;
+use netstat2::{
+    AddressFamilyFlags, ProtocolFlags, ProtocolSocketInfo, SocketInfo, TcpSocketInfo, TcpState,
+    UdpSocketInfo,
+};
+
+use super::{Concern, Connection, Error, Listener, SocketTable, Wanted};
+use crate::port::{Port, Protocol};
+
+/// Reads the table through netstat2, of the network namespace of the reading thread.
 #[derive(Debug)]
-pub struct Portable {}
+pub struct Portable {
+    sentinels: Vec<SocketAddr>,
+}
 
 impl Portable {
+    /// Opens the reader and reads the listeners once to see that it can.
+    ///
+    /// `sentinels` are local addresses of TCP sockets that listen as long as this reader is used, such as the
+    /// exporter's own: a table without one of them is an error. Without sentinels, a table that ended early passes
+    /// for whole.
+    ///
+    /// # Errors
+    /// When the table cannot be read, or lacks a sentinel.
+    pub fn open(sentinels: Vec<SocketAddr>) -> Result<Self, Error> {
+        let mut reader = Self { sentinels };
+        reader.read(Wanted::Listeners)?;
+        Ok(reader)
+    }
+
     /// Reads the table.
     ///
     /// # Errors
-    /// When the table cannot be had whole.
-    pub fn read(&mut self, _wanted: Wanted<'_>) -> Result<SocketTable, Error> {
-        Err(Error::Incomplete("not built".into()))
+    /// When the table cannot be read, or lacks a sentinel.
+    pub fn read(&mut self, wanted: Wanted<'_>) -> Result<SocketTable, Error> {
+        let mut table = SocketTable::default();
+        let mut connections = Vec::new();
+        let connected = connected_udp()?;
+        for socket in sockets().map_err(error)? {
+            let socket = socket.map_err(error)?;
+            match &socket.protocol_socket_info {
+                ProtocolSocketInfo::Tcp(tcp) if tcp.state == TcpState::Listen => {
+                    table.listeners.push(tcp_listener(&socket, tcp));
+                }
+                ProtocolSocketInfo::Tcp(tcp) => {
+                    if let Wanted::Connections { .. } = wanted {
+                        connections.extend(connection(tcp));
+                    }
+                }
+                ProtocolSocketInfo::Udp(udp) => {
+                    let listener = udp_listener(&socket, udp);
+                    if !listener
+                        .inode
+                        .is_some_and(|inode| connected.contains(&inode))
+                    {
+                        table.listeners.push(listener);
+                    }
+                }
+            }
+        }
+        self.check(&table.listeners)?;
+        if let Wanted::Connections { watched, listened } = wanted {
+            let concern = Concern::of(watched, listened, &table.listeners);
+            connections.retain(|connection: &Connection| {
+                concern.includes(connection.local.port(), connection.remote.port())
+            });
+            table.connections = connections;
+        }
+        Ok(table)
+    }
+
+    /// Refuses a list of listeners in which a sentinel is missing.
+    fn check(&self, listeners: &[Listener]) -> Result<(), Error> {
+        let missing = self.sentinels.iter().find(|sentinel| {
+            !listeners
+                .iter()
+                .any(|listener| stands_for(listener, sentinel))
+        });
+        match missing {
+            None => Ok(()),
+            Some(sentinel) => Err(Error::Incomplete(format!(
+                "netstat2 does not show this process's own listener on {sentinel}"
+            ))),
+        }
+    }
+}
+
+/// Whether a listener is the sentinel. Systems differ in whether they show a socket of both families as `0.0.0.0` or `::`.
+fn stands_for(listener: &Listener, sentinel: &SocketAddr) -> bool {
+    let address = sentinel.ip().to_canonical();
+    listener.port == Port::tcp(sentinel.port())
+        && (listener.address == address
+            || listener.address.is_unspecified() && address.is_unspecified())
+}
+
+/// Every TCP and UDP socket, without looking up processes where that can be left out.
+fn sockets() -> Result<impl Iterator<Item = Result<SocketInfo, NetstatError>>, NetstatError> {
+    #[cfg(not(target_os = "linux"))]
+    use netstat2::iterate_sockets_info as iterate;
+    #[cfg(target_os = "linux")]
+    use netstat2::iterate_sockets_info_without_pids as iterate;
+
+    iterate(AddressFamilyFlags::all(), ProtocolFlags::all())
+}
+
+fn tcp_listener(socket: &SocketInfo, tcp: &TcpSocketInfo) -> Listener {
+    listener(socket, Protocol::Tcp, tcp.local_addr, tcp.local_port)
+}
+
+fn udp_listener(socket: &SocketInfo, udp: &UdpSocketInfo) -> Listener {
+    listener(socket, Protocol::Udp, udp.local_addr, udp.local_port)
+}
+
+fn listener(socket: &SocketInfo, protocol: Protocol, address: IpAddr, number: u16) -> Listener {
+    let (inode, uid) = identity(socket);
+    Listener {
+        port: Port { number, protocol },
+        address: address.to_canonical(),
+        cookie: None,
+        inode,
+        uid,
+        cgroup: None,
+    }
+}
+
+/// The connection in a synchronised state but TIME-WAIT, if it is one.
+fn connection(tcp: &TcpSocketInfo) -> Option<Connection> {
+    let established = match tcp.state {
+        TcpState::Established => true,
+        TcpState::FinWait1
+        | TcpState::FinWait2
+        | TcpState::CloseWait
+        | TcpState::LastAck
+        | TcpState::Closing => false,
+        _ => return None,
+    };
+    Some(Connection {
+        local: SocketAddr::new(tcp.local_addr.to_canonical(), tcp.local_port),
+        remote: SocketAddr::new(tcp.remote_addr.to_canonical(), tcp.remote_port),
+        established,
+        cookie: None,
+    })
+}
+
+/// Inode and user id.
+#[cfg(target_os = "linux")]
+fn identity(socket: &SocketInfo) -> (Option<u64>, Option<u32>) {
+    (Some(socket.inode.into()), Some(socket.uid))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn identity(_: &SocketInfo) -> (Option<u64>, Option<u32>) {
+    (None, None)
+}
+
+/// Inodes of the UDP sockets that have a remote port: what netstat2 leaves out.
+#[cfg(target_os = "linux")]
+fn connected_udp() -> Result<HashSet<u64>, Error> {
+    let mut inodes = HashSet::new();
+    for table in [procfs::net::udp(), procfs::net::udp6()] {
+        match table {
+            Ok(entries) => inodes.extend(
+                entries
+                    .iter()
+                    .filter(|entry| entry.remote_address.port() != 0 && entry.inode != 0)
+                    .map(|entry| entry.inode),
+            ),
+            // A kernel without IPv6 has no such file.
+            Err(procfs::ProcError::NotFound(_)) => {}
+            Err(error) => return Err(Error::Incomplete(error.to_string())),
+        }
+    }
+    Ok(inodes)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn connected_udp() -> Result<HashSet<u64>, Error> {
+    Ok(HashSet::new())
+}
+
+fn error(error: NetstatError) -> Error {
+    match error {
+        NetstatError::OsError(source) => Error::Os {
+            step: "list sockets through netstat2",
+            source,
+        },
+        error => Error::Incomplete(format!("netstat2: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(address: &str, port: Port) -> Listener {
+        Listener {
+            port,
+            address: address.parse().unwrap(),
+            cookie: None,
+            inode: None,
+            uid: None,
+            cgroup: None,
+        }
+    }
+
+    #[test]
+    fn each_sentinel_must_be_there() {
+        let reader = Portable {
+            sentinels: vec![
+                "127.0.0.1:10561".parse().unwrap(),
+                "[::]:10562".parse().unwrap(),
+            ],
+        };
+        let first = shown("127.0.0.1", Port::tcp(10_561));
+        let second = shown("::", Port::tcp(10_562));
+        assert!(reader.check(&[first.clone(), second.clone()]).is_ok());
+        let message = reader.check(&[first]).unwrap_err().to_string();
+        assert!(message.contains("[::]:10562"), "{message}");
+        assert!(reader.check(&[second]).is_err());
+        assert!(reader.check(&[]).is_err());
+    }
+
+    #[test]
+    fn a_sentinel_is_known_by_port_protocol_and_address() {
+        let sentinel = "127.0.0.1:10561".parse().unwrap();
+        let is = |address, port| stands_for(&shown(address, port), &sentinel);
+        assert!(is("127.0.0.1", Port::tcp(10_561)));
+        assert!(!is("127.0.0.2", Port::tcp(10_561)));
+        assert!(!is("127.0.0.1", Port::udp(10_561)));
+        assert!(!is("127.0.0.1", Port::tcp(10_562)));
+        let everywhere = "[::]:10561".parse().unwrap();
+        assert!(stands_for(
+            &shown("0.0.0.0", Port::tcp(10_561)),
+            &everywhere
+        ));
     }
 }
