@@ -1,84 +1,320 @@
-//! Whose socket it is.
+//! Whose socket it is: from a listener to the process, user and unit behind it.
+//!
+//! Knows procfs and control groups; not metrics, configuration or how the socket table was read. What it reads was
+//! written by others (a process chooses its own name), so it is bounded, made valid UTF-8, and otherwise left alone.
+//!
+//! **Cost.** A socket seen before costs a look into a table in memory. Processes are looked through only when a listener
+//! appears that was not there before, once for all such listeners (`walk`). That a known answer is still true is found
+//! out a little at a time: a recheck costs some ten microseconds and there is one a second, saved up to [`RECHECKS`], so
+//! that the price is the same however often and for however many listeners it is asked. A process that ran another
+//! program, changed its user or gave the socket away is therefore seen at the next scrape on a host with a few
+//! listeners, and after as many seconds as there are listeners on one with hundreds.
+//!
+//! **Unknown is not kernel.** A socket is the kernel's own if it has no file at all, or if nothing on the host holds it:
+//! every process was there to be read and was read, twice, with the places that no table of files shows (`hidden`). If
+//! anything could not be read it is unknown.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use crate::port::Port;
 use crate::sockets::Listener;
 
-/// The owner of a listening socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// Could not be read.
-    Unknown,
-}
+pub mod cgroup;
+mod coverage;
+#[cfg(target_os = "linux")]
+mod hidden;
+mod owner;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg_attr(not(target_os = "linux"), path = "owners/unsupported.rs")]
+mod search;
+mod users;
+#[cfg(target_os = "linux")]
+mod walk;
 
-impl Owner {
-    /// The process name.
-    #[must_use]
-    pub fn process(&self) -> &str {
-        ""
-    }
+pub use coverage::Coverage;
+pub use owner::{Holders, Owner, Process};
+use search::{Hold, Search, Wanted};
 
-    /// The user name.
-    #[must_use]
-    pub fn user(&self) -> &str {
-        ""
-    }
+/// Where the host's users are named.
+pub const PASSWD: &str = "/etc/passwd";
 
-    /// The systemd unit or container id.
-    #[must_use]
-    pub fn unit(&self) -> &str {
-        ""
-    }
+/// How many rechecks are saved up at most; one a second is added.
+pub const RECHECKS: u32 = 32;
 
-    /// The executable.
-    #[must_use]
-    pub fn executable(&self) -> Option<&str> {
-        None
-    }
+/// How long until an owner that was not found is looked for again, after the two first times; doubled each time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// The process id.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        None
-    }
+/// How often that is doubled at most.
+const DOUBLINGS: u32 = 6;
 
-    /// The other processes that hold the socket.
-    #[must_use]
-    pub fn other_holders(&self) -> Option<&str> {
-        None
-    }
-}
+/// Names from outside are cut to this many bytes. Twice what systemd and Kubernetes allow.
+const NAME_LENGTH: usize = 512;
 
-/// Looks owners up.
+/// Who holds what, as far as it was asked.
 #[derive(Debug)]
 pub struct Owners {
-    unknown: Arc<Owner>,
+    search: Search,
+    known: HashMap<Key, Known>,
+    /// Counts calls, to tell who is gone.
+    round: u64,
+    /// Which of the known comes next to be rechecked.
+    next: usize,
+    rechecks: Allowance,
 }
 
-/// What a look-up found.
-#[derive(Debug)]
+/// The answer to one question.
+#[derive(Clone, Debug)]
 pub struct Resolution {
-    /// One for each listener asked for, in their order.
+    /// The owner of each listener, in the order in which they were asked about.
     pub owners: Vec<Arc<Owner>>,
-    /// Whether everything could be read.
-    pub complete: bool,
+    /// How many of them are unknown. The collector succeeded if there is none.
+    pub unknown: usize,
+    /// What stood in the way, at the last look through all processes.
+    pub coverage: Coverage,
+}
+
+/// By which a socket is known again. The cookie alone would do where there is one; where there is none, an inode may come
+/// again, and the recheck finds that out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    cookie: Option<NonZeroU64>,
+    inode: Option<u64>,
+    port: Port,
+    address: IpAddr,
+}
+
+#[derive(Debug)]
+struct Known {
+    owner: Arc<Owner>,
+    /// What the owner is if nothing is found.
+    unknown: Arc<Owner>,
+    certainty: Certainty,
+    /// The call in which the socket was there last.
+    round: u64,
+}
+
+/// How far an answer goes.
+#[derive(Clone, Copy, Debug)]
+enum Certainty {
+    /// A process holds it, in this way.
+    Held(Hold),
+    /// So many looks found no process; the next one is due at this time. None yet for a new socket.
+    Missing(u32, Instant),
+    /// There is nothing to look for: the socket has no file, or its inode is not known.
+    Final,
+}
+
+/// What may be spent: one a second, saved up to [`RECHECKS`].
+#[derive(Debug)]
+struct Allowance {
+    saved: u32,
+    since: Option<Instant>,
 }
 
 impl Owners {
-    /// Looks below this mount of procfs.
+    /// Owners from the procfs at this path. User names are the host's, in [`PASSWD`].
     #[must_use]
-    pub fn new(_procfs: &Path) -> Self {
+    pub fn new(procfs: &Path) -> Self {
         Self {
-            unknown: Arc::new(Owner::Unknown),
+            search: Search::new(procfs.to_owned(), PathBuf::from(PASSWD)),
+            known: HashMap::new(),
+            round: 0,
+            next: 0,
+            rechecks: Allowance {
+                saved: RECHECKS,
+                since: None,
+            },
         }
     }
 
-    /// The owner of each listener.
-    pub fn resolve(&mut self, listeners: &[Listener]) -> Resolution {
+    /// Takes user names from another file, passwd(5).
+    #[must_use]
+    pub fn with_passwd(mut self, path: &Path) -> Self {
+        self.search.name_users_from(path.to_owned());
+        self
+    }
+
+    /// Whose the listeners are. Those not named are forgotten, so all are asked about at once, of all network namespaces.
+    ///
+    /// Never fails: an owner that cannot be found is [`Owner::Unknown`], and [`Resolution::coverage`] says why.
+    pub fn resolve<'a>(&mut self, listeners: impl IntoIterator<Item = &'a Listener>) -> Resolution {
+        self.resolve_at(Instant::now(), listeners)
+    }
+
+    fn resolve_at<'a>(
+        &mut self,
+        now: Instant,
+        listeners: impl IntoIterator<Item = &'a Listener>,
+    ) -> Resolution {
+        self.round += 1;
+        let keys: Vec<Key> = listeners
+            .into_iter()
+            .map(|listener| self.note(now, listener))
+            .collect();
+        self.forget_the_gone();
+        self.recheck(now, &keys);
+        self.find(now);
+        let owners: Vec<_> = keys
+            .iter()
+            .filter_map(|key| Some(Arc::clone(&self.known.get(key)?.owner)))
+            .collect();
+        debug_assert_eq!(owners.len(), keys.len(), "every listener was noted");
+        let unknown = owners.iter().filter(|owner| owner.is_unknown()).count();
         Resolution {
-            owners: vec![Arc::clone(&self.unknown); listeners.len()],
-            complete: true,
+            owners,
+            unknown,
+            coverage: self.search.coverage(),
         }
     }
+
+    /// Marks a listener as present.
+    fn note(&mut self, now: Instant, listener: &Listener) -> Key {
+        let (key, round, search) = (Key::of(listener), self.round, &mut self.search);
+        self.known
+            .entry(key)
+            .or_insert_with(|| Known::new(now, listener, search))
+            .round = round;
+        key
+    }
+
+    fn forget_the_gone(&mut self) {
+        let round = self.round;
+        self.known.retain(|_, known| known.round == round);
+    }
+
+    /// Asks again about some that are held, in turn, as many as there is allowance for.
+    fn recheck(&mut self, now: Instant, keys: &[Key]) {
+        let count = keys.len().min(self.rechecks.available(now) as usize);
+        for _ in 0..count {
+            self.next = (self.next + 1) % keys.len();
+            let key = &keys[self.next];
+            let Some(known) = self.known.get_mut(key) else {
+                continue;
+            };
+            let Certainty::Held(hold) = known.certainty else {
+                continue;
+            };
+            let (Some(inode), Some(oldest)) = (key.inode, known.owner.oldest()) else {
+                continue;
+            };
+            self.rechecks.saved -= 1;
+            if !self.search.confirms(hold, inode, oldest) {
+                known.certainty = Certainty::Missing(0, now);
+            }
+        }
+    }
+
+    /// Looks for the owners that are not known, if a look is due.
+    fn find(&mut self, now: Instant) {
+        let mut wanted = Wanted::new();
+        let mut looks = 0;
+        for (key, known) in &self.known {
+            if let (Some(inode), Certainty::Missing(so_often, due)) = (key.inode, known.certainty) {
+                *wanted.entry(inode).or_default() |= due <= now;
+                looks = looks.max(if due <= now { so_often } else { 0 });
+            }
+        }
+        if !wanted.values().any(|&due| due) {
+            return;
+        }
+        let likely = self.known.values().filter_map(Known::holder).collect();
+        let found = self.search.look(&wanted, likely, looks > 0);
+        for (key, known) in &mut self.known {
+            if let (Some(inode), Certainty::Missing(looks, due)) = (key.inode, known.certainty) {
+                match found.owners.get(&inode) {
+                    Some((owner, hold)) => {
+                        known.owner = Arc::clone(owner);
+                        known.certainty = Certainty::Held(*hold);
+                    }
+                    None if due <= now => known.was_not_found(looks + 1, now, found.nobody_else),
+                    None => {}
+                }
+            }
+        }
+    }
+}
+
+impl Key {
+    const fn of(listener: &Listener) -> Self {
+        let Listener {
+            port,
+            address,
+            cookie,
+            inode,
+            ..
+        } = *listener;
+        Self {
+            cookie,
+            inode,
+            port,
+            address,
+        }
+    }
+}
+
+impl Known {
+    /// What can be said of a listener without looking.
+    fn new(now: Instant, listener: &Listener, search: &mut Search) -> Self {
+        let unknown = Arc::new(Owner::Unknown {
+            creator: listener.uid.map(|uid| search.user(uid)),
+        });
+        let (owner, certainty) = match listener.inode {
+            Some(0) => (Arc::new(Owner::Kernel), Certainty::Final),
+            Some(_) => (Arc::clone(&unknown), Certainty::Missing(0, now)),
+            None => (Arc::clone(&unknown), Certainty::Final),
+        };
+        Self {
+            owner,
+            unknown,
+            certainty,
+            round: 0,
+        }
+    }
+
+    const fn holder(&self) -> Option<u32> {
+        match self.certainty {
+            Certainty::Held(hold) => Some(hold.pid),
+            Certainty::Missing(..) | Certainty::Final => None,
+        }
+    }
+
+    /// Draws the conclusion of a look without result. The first one proves nothing: the socket may have been closed, or
+    /// handed from one process to another, while they were looked through.
+    fn was_not_found(&mut self, looks: u32, now: Instant, nobody_holds_it: bool) {
+        if looks > 1 && nobody_holds_it {
+            self.owner = Arc::new(Owner::Kernel);
+        } else if !self.owner.is_kernel() {
+            self.owner = Arc::clone(&self.unknown);
+        }
+        let pause = match looks {
+            0 | 1 => Duration::ZERO,
+            _ => PATIENCE * 2_u32.pow((looks - 2).min(DOUBLINGS)),
+        };
+        self.certainty = Certainty::Missing(looks, now + pause);
+    }
+}
+
+impl Allowance {
+    /// How many may be spent now.
+    fn available(&mut self, now: Instant) -> u32 {
+        let since = *self.since.get_or_insert(now);
+        let earned = now.saturating_duration_since(since).as_secs();
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+            self.saved = self.saved.saturating_add(earned).min(RECHECKS);
+            self.since = Some(now);
+        }
+        self.saved
+    }
+}
+
+/// Cuts a name from outside to a bounded length, between two characters.
+fn bounded(name: &str) -> String {
+    name[..name.floor_char_boundary(NAME_LENGTH)].to_owned()
 }

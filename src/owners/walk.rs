@@ -1,0 +1,203 @@
+//! One look through the processes for the holders of certain sockets.
+//!
+//! A process's table of files is read link by link, which is what costs; so the walk goes where the sockets most likely
+//! are, first to processes that hold listeners already, then from the youngest process to the oldest, and reads no more
+//! tables once every socket is found. What is left then is to find who *else* holds them: after a fork a socket has the same
+//! number in both tables, so of the remaining processes only that number is looked at, and of the holders' parents the
+//! whole table, where a service manager keeps what it hands to its services under another number.
+
+use std::collections::{HashMap, HashSet};
+
+use rustix::io::Errno;
+
+use super::process::{Link, Procfs};
+use super::search::{Hold, Via, Wanted};
+
+/// If the sockets are held under more different numbers than this, tables are read whole to the end: that costs no more.
+const NUMBERS: usize = 4;
+
+/// Generations of parents that are looked at.
+const ANCESTORS: usize = 32;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Holders by inode.
+    pub(super) holders: HashMap<u64, Vec<Hold>>,
+    /// Whether every process's table was read or at least tried.
+    pub(super) visited_all: bool,
+    /// Processes that could not be read.
+    pub(super) unreadable: usize,
+    /// Whether procfs shows no kernel thread, and so not the whole host.
+    pub(super) partial: bool,
+}
+
+impl Findings {
+    /// Whether what was not found is held by no process in sight.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.visited_all && self.unreadable == 0 && !self.partial
+    }
+}
+
+/// Looks for the wanted sockets, first in the processes `likely` to have them.
+///
+/// # Errors
+/// When procfs cannot be listed.
+pub(super) fn walk(procfs: &Procfs, wanted: &Wanted, likely: &[u32]) -> Result<Findings, Errno> {
+    let mut processes = likely.to_vec();
+    let hinted: HashSet<u32> = likely.iter().copied().collect();
+    let listed = procfs.processes()?;
+    processes.extend(listed.iter().filter(|pid| !hinted.contains(pid)));
+    let mut walk = Walk::new(procfs, wanted);
+    let mut rest = processes.as_slice();
+    while let [pid, others @ ..] = rest {
+        if walk.missing == 0 && walk.numbers.len() <= NUMBERS {
+            break;
+        }
+        walk.visit(*pid);
+        rest = others;
+    }
+    walk.findings.visited_all = rest.is_empty();
+    for &pid in rest {
+        walk.look_for_copies(pid);
+    }
+    walk.visit_parents();
+    walk.findings.partial = !shows_the_host(procfs, &listed);
+    Ok(walk.findings)
+}
+
+/// Whether procfs shows the first process namespace, and all of it: its second process is a kernel thread, which no other
+/// namespace shows and `hidepid` hides from whoever may not see everything.
+fn shows_the_host(procfs: &Procfs, listed: &[u32]) -> bool {
+    listed.contains(&2)
+        && procfs
+            .stat(2)
+            .is_some_and(|second| second.is_kernel_thread())
+}
+
+struct Walk<'a> {
+    procfs: &'a Procfs,
+    wanted: &'a Wanted,
+    findings: Findings,
+    /// How many of the sockets the walk goes on for are not found yet.
+    missing: usize,
+    /// The numbers under which found sockets are held.
+    numbers: Vec<u32>,
+    visited: HashSet<u32>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(procfs: &'a Procfs, wanted: &'a Wanted) -> Self {
+        let missing = wanted.values().filter(|&&required| required).count();
+        Self {
+            procfs,
+            wanted,
+            findings: Findings::default(),
+            missing,
+            numbers: Vec::new(),
+            visited: HashSet::new(),
+        }
+    }
+
+    /// Reads a process's whole table.
+    fn visit(&mut self, pid: u32) {
+        if !self.visited.insert(pid) {
+            return;
+        }
+        let mut rings = Vec::new();
+        let procfs = self.procfs;
+        let result = procfs.each_file(&format!("{pid}/fd"), |number, link| match link {
+            Link::Socket(inode) => self.saw(
+                inode,
+                Hold {
+                    pid,
+                    via: Via::File(number),
+                },
+            ),
+            Link::Ring => rings.push(number),
+            Link::Other => {}
+        });
+        if let Err(error) = result
+            && !is_gone(error)
+            && procfs.stat(pid).is_some_and(|stat| stat.can_hold_files())
+        {
+            self.findings.unreadable += 1;
+        }
+        for ring in rings {
+            for inode in procfs.sockets_of_ring(pid, ring) {
+                self.saw(
+                    inode,
+                    Hold {
+                        pid,
+                        via: Via::Ring(ring),
+                    },
+                );
+            }
+        }
+    }
+
+    /// Looks only at the numbers under which found sockets are held elsewhere.
+    fn look_for_copies(&mut self, pid: u32) {
+        for index in 0..self.numbers.len() {
+            let number = self.numbers[index];
+            if let Ok(Link::Socket(inode)) = self.procfs.file(pid, number) {
+                self.saw(
+                    inode,
+                    Hold {
+                        pid,
+                        via: Via::File(number),
+                    },
+                );
+            }
+        }
+    }
+
+    /// Reads the tables of the holders' parents, and of theirs.
+    fn visit_parents(&mut self) {
+        let mut holders: Vec<u32> = self
+            .findings
+            .holders
+            .values()
+            .flatten()
+            .map(|hold| hold.pid)
+            .collect();
+        holders.sort_unstable();
+        holders.dedup();
+        for holder in holders {
+            let mut pid = holder;
+            for _ in 0..ANCESTORS {
+                match self.procfs.stat(pid) {
+                    Some(stat) if stat.parent != 0 => pid = stat.parent,
+                    _ => break,
+                }
+                if self.visited.contains(&pid) {
+                    continue;
+                }
+                self.visit(pid);
+            }
+        }
+    }
+
+    fn saw(&mut self, inode: u64, hold: Hold) {
+        let Some(&required) = self.wanted.get(&inode) else {
+            return;
+        };
+        let holders = self.findings.holders.entry(inode).or_default();
+        if required && holders.is_empty() {
+            self.missing -= 1;
+        }
+        if let Via::File(number) = hold.via
+            && !self.numbers.contains(&number)
+        {
+            self.numbers.push(number);
+        }
+        if !holders.iter().any(|known| known.pid == hold.pid) {
+            holders.push(hold);
+        }
+    }
+}
+
+/// Whether the process exited while it was read.
+pub(super) fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::SRCH)
+}
