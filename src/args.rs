@@ -1,1 +1,181 @@
-//! To come.
+//! The command line: raw flags → [`Args`], in which nothing is a raw string any more.
+//!
+//! The only room that names clap. It opens nothing and resolves nothing: a file is read by who needs it, a host name is
+//! looked up when the address is bound.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use crate::counts::Tier;
+
+mod flags;
+mod values;
+
+pub use values::{Host, ListenAddress, LogFormat, LogLevel, PortQuery, Sockets, TelemetryPath};
+
+use flags::{Flags, Subcommand};
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Args {
+    /// What to do.
+    pub command: Command,
+    /// The configuration file; `None`: the embedded default.
+    pub config_file: Option<PathBuf>,
+    /// How to read and to count.
+    pub collector: Collector,
+    /// Where the proc file system is.
+    pub procfs: PathBuf,
+    /// How to serve.
+    pub web: Web,
+    /// What to log, and in which form.
+    pub log: Log,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve until told to end.
+    Serve,
+    /// Validate the configuration, print every problem.
+    CheckConfig,
+    /// Print the embedded default configuration.
+    PrintDefaultConfig,
+    /// Print the version, as [`crate::build_info::version_text`] has it.
+    PrintVersion,
+    /// Say what is known of these ports, in the order asked.
+    Lookup(Vec<PortQuery>),
+}
+
+/// How to read and to count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    /// The tier asked for; `None`: the best that works.
+    pub tier: Option<Tier>,
+    /// Where the socket table comes from.
+    pub sockets: Sockets,
+    /// How often the polled tier looks: 100 ms to 1 h.
+    pub poll_interval: Duration,
+    /// Whether attempts are watched where they enter, before any firewall.
+    pub tap: bool,
+}
+
+/// How to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Web {
+    /// Where to listen: at least one, no two the same.
+    pub listen: Vec<ListenAddress>,
+    /// The path of the metrics.
+    pub telemetry_path: TelemetryPath,
+    /// How many scrapes may run at the same time; `None`: any number.
+    pub max_requests: Option<NonZeroUsize>,
+}
+
+/// What to log, and in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least level that is logged.
+    pub level: LogLevel,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+impl Args {
+    /// Reads the command line of this process. Help and usage errors are printed, and end the process with status 0
+    /// and 2.
+    #[must_use]
+    pub fn parse() -> Self {
+        Self::try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads a command line; the first item is the name of the program.
+    ///
+    /// # Errors
+    /// When the command line asks for help or cannot be understood. The error knows how it is to be printed, and its
+    /// `exit_code`.
+    pub fn try_parse_from<I, T>(command_line: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        Flags::try_parse_from(command_line)?.resolve()
+    }
+}
+
+impl Flags {
+    fn resolve(self) -> Result<Args, clap::Error> {
+        let command = self.one_command()?;
+        if let Some(twice) = first_repeated(&self.listen_address) {
+            return Err(refusal(
+                ErrorKind::ValueValidation,
+                format!("--web.listen-address {twice} is given twice"),
+            ));
+        }
+        Ok(Args {
+            command,
+            config_file: self.config_file,
+            collector: Collector {
+                tier: self.tier.into(),
+                sockets: self.sockets,
+                poll_interval: self.poll_interval,
+                tap: self.tap.into(),
+            },
+            procfs: self.procfs,
+            web: Web {
+                listen: self.listen_address,
+                telemetry_path: self.telemetry_path,
+                max_requests: NonZeroUsize::new(self.max_requests),
+            },
+            log: Log {
+                level: self.log_level,
+                format: self.log_format,
+            },
+        })
+    }
+
+    /// The one thing to do. Two at once are refused: which of them would be meant?
+    fn one_command(&self) -> Result<Command, clap::Error> {
+        let lookup = self.subcommand.as_ref().map(|subcommand| match subcommand {
+            Subcommand::Lookup { ports } => ("lookup", Command::Lookup(ports.clone())),
+        });
+        let asked: Vec<(&str, Command)> = [
+            self.version.then_some(("--version", Command::PrintVersion)),
+            self.config_default
+                .then_some(("--config.default", Command::PrintDefaultConfig)),
+            self.config_check
+                .then_some(("--config.check", Command::CheckConfig)),
+            lookup,
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        match asked.as_slice() {
+            [] => Ok(Command::Serve),
+            [(_, command)] => Ok(command.clone()),
+            [(first, _), (second, _), ..] => Err(refusal(
+                ErrorKind::ArgumentConflict,
+                format!("{first} cannot be used together with {second}"),
+            )),
+        }
+    }
+}
+
+fn refusal(kind: ErrorKind, message: String) -> clap::Error {
+    Flags::command().error(kind, message)
+}
+
+fn first_repeated(addresses: &[ListenAddress]) -> Option<&ListenAddress> {
+    addresses
+        .iter()
+        .enumerate()
+        .find(|(index, address)| addresses[..*index].contains(address))
+        .map(|(_, address)| address)
+}
+
+#[cfg(test)]
+mod tests;

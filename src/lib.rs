@@ -1,6 +1,7 @@
 //! Counts what happens on the ports that should be silent, and says who listens there.
 
 pub mod args;
+pub mod build_info;
 pub mod config;
 pub mod counts;
 pub mod events;

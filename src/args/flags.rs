@@ -1,0 +1,155 @@
+//! The table of flags, as clap reads them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, ValueEnum};
+
+use super::values::{self, ListenAddress, LogFormat, LogLevel, PortQuery, Sockets, TelemetryPath};
+use crate::counts::Tier;
+
+/// Reports what listens and what arrives on the ports that should be silent, to Prometheus.
+#[derive(Debug, Parser)]
+#[command(name = "darkport_exporter", disable_version_flag = true)]
+pub(super) struct Flags {
+    /// Watch set and limits (YAML). Without it the embedded default is used, which --config.default prints
+    #[arg(long = "config.file", value_name = "PATH", global = true)]
+    pub(super) config_file: Option<PathBuf>,
+
+    /// Validate the configuration, print every problem in it, and end: status 0 if there is none, else 1
+    #[arg(long = "config.check")]
+    pub(super) config_check: bool,
+
+    /// Print the embedded default configuration, a working and commented example, and end
+    #[arg(long = "config.default")]
+    pub(super) config_default: bool,
+
+    /// How to count. auto takes the best that works and logs why a better one does not; a tier named here must work
+    #[arg(
+        long = "collector.tier",
+        value_enum,
+        value_name = "TIER",
+        default_value = "auto"
+    )]
+    pub(super) tier: TierChoice,
+
+    /// Where the socket table comes from. auto takes netlink where there is one; netstat2 works everywhere
+    #[arg(
+        long = "collector.sockets",
+        value_enum,
+        value_name = "READER",
+        default_value = "auto",
+        global = true
+    )]
+    pub(super) sockets: Sockets,
+
+    /// How often the polled tier reads the socket table, 100ms to 1h
+    #[arg(long = "collector.poll-interval", value_name = "DURATION", default_value = "1s", value_parser = values::poll_interval)]
+    pub(super) poll_interval: Duration,
+
+    /// Whether the kernel tier sees attempts where they enter the host, before any firewall
+    #[arg(
+        long = "collector.tap",
+        value_enum,
+        value_name = "SWITCH",
+        default_value = "on"
+    )]
+    pub(super) tap: Switch,
+
+    /// Where the proc file system is mounted; in a container, the host's
+    #[arg(
+        long = "path.procfs",
+        value_name = "PATH",
+        default_value = "/proc",
+        global = true
+    )]
+    pub(super) procfs: PathBuf,
+
+    /// Where to serve: `:PORT` for every address, `HOST:PORT` or `[IPV6]:PORT`. May be given several times
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10561", action = ArgAction::Append, value_parser = values::listen_address)]
+    pub(super) listen_address: Vec<ListenAddress>,
+
+    /// The path under which the metrics are
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = values::telemetry_path)]
+    pub(super) telemetry_path: TelemetryPath,
+
+    /// How many scrapes may run at the same time; one more is answered with 503. 0: any number
+    #[arg(
+        long = "web.max-requests",
+        value_name = "NUMBER",
+        default_value_t = 40,
+        allow_negative_numbers = true
+    )]
+    pub(super) max_requests: usize,
+
+    /// The least level that is logged
+    #[arg(
+        long = "log.level",
+        value_enum,
+        value_name = "LEVEL",
+        default_value = "info",
+        global = true
+    )]
+    pub(super) log_level: LogLevel,
+
+    /// The form of a log line, on stderr
+    #[arg(
+        long = "log.format",
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "logfmt",
+        global = true
+    )]
+    pub(super) log_format: LogFormat,
+
+    /// Print version and build, and end
+    #[arg(long = "version", short = 'V')]
+    pub(super) version: bool,
+
+    #[command(subcommand)]
+    pub(super) subcommand: Option<Subcommand>,
+}
+
+/// What a person at a terminal may ask instead of serving.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Subcommand {
+    /// Say what the registry knows of each port, in which range it lies, and what listens there now
+    Lookup {
+        /// A port of both protocols (561), of one (80/tcp), or a range (609-611)
+        #[arg(value_name = "PORT", required = true, value_parser = values::port_query)]
+        ports: Vec<PortQuery>,
+    },
+}
+
+/// The tier asked for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum TierChoice {
+    Auto,
+    Kernel,
+    Netlink,
+    Polled,
+}
+
+impl From<TierChoice> for Option<Tier> {
+    fn from(choice: TierChoice) -> Self {
+        match choice {
+            TierChoice::Auto => None,
+            TierChoice::Kernel => Some(Tier::Kernel),
+            TierChoice::Netlink => Some(Tier::Netlink),
+            TierChoice::Polled => Some(Tier::Polled),
+        }
+    }
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
+}
+
+impl From<Switch> for bool {
+    fn from(switch: Switch) -> Self {
+        matches!(switch, Switch::On)
+    }
+}

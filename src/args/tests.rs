@@ -1,0 +1,272 @@
+use super::*;
+use crate::port::Port;
+
+fn parse(line: &str) -> Result<Args, clap::Error> {
+    Args::try_parse_from(std::iter::once("darkport_exporter").chain(line.split_whitespace()))
+}
+
+/// What a user reads when a command line is refused, which must end with status 2.
+fn refused(line: &str) -> String {
+    let error = parse(line).expect_err(line);
+    assert_eq!(error.exit_code(), 2, "{line}");
+    error.to_string()
+}
+
+/// Every long flag and its default as the interface has them; a flag without a value has no default.
+const TABLE: [(&str, Option<&str>); 15] = [
+    ("config.file", None),
+    ("config.check", None),
+    ("config.default", None),
+    ("collector.tier", Some("auto")),
+    ("collector.sockets", Some("auto")),
+    ("collector.poll-interval", Some("1s")),
+    ("collector.tap", Some("on")),
+    ("path.procfs", Some("/proc")),
+    ("web.listen-address", Some(":10561")),
+    ("web.telemetry-path", Some("/metrics")),
+    ("web.max-requests", Some("40")),
+    ("log.level", Some("info")),
+    ("log.format", Some("logfmt")),
+    ("version", None),
+    ("help", None),
+];
+
+#[test]
+fn the_flags_are_those_of_the_interface_and_each_has_help() {
+    let mut command = Flags::command();
+    command.build();
+    let mut names = Vec::new();
+    for arg in command.get_arguments() {
+        let name = arg.get_long().expect("every flag has a long name");
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        assert!(!help.is_empty(), "--{name} has no help");
+        assert!(!help.ends_with('.'), "--{name}: clap puts no full stop");
+        let defaults: Vec<_> = arg
+            .get_default_values()
+            .iter()
+            .filter_map(|value| value.to_str())
+            .filter(|&value| value != "false")
+            .collect();
+        let wanted = TABLE
+            .iter()
+            .find(|(long, _)| *long == name)
+            .unwrap_or_else(|| panic!("--{name} is not in the table"));
+        assert_eq!(
+            defaults,
+            wanted.1.into_iter().collect::<Vec<_>>(),
+            "--{name}"
+        );
+        names.push(name.to_owned());
+    }
+    for (name, _) in TABLE {
+        assert!(
+            names.iter().any(|found| found == name),
+            "--{name} is missing"
+        );
+    }
+    command.debug_assert();
+}
+
+#[test]
+fn without_flags_it_serves_with_the_defaults() {
+    let args = parse("").unwrap();
+    assert_eq!(
+        args,
+        Args {
+            command: Command::Serve,
+            config_file: None,
+            collector: Collector {
+                tier: None,
+                sockets: Sockets::Auto,
+                poll_interval: Duration::from_secs(1),
+                tap: true,
+            },
+            procfs: "/proc".into(),
+            web: Web {
+                listen: vec![ListenAddress {
+                    host: Host::Any,
+                    port: 10561
+                }],
+                telemetry_path: values::telemetry_path("/metrics").unwrap(),
+                max_requests: NonZeroUsize::new(40),
+            },
+            log: Log {
+                level: LogLevel::Info,
+                format: LogFormat::Logfmt
+            },
+        }
+    );
+}
+
+#[test]
+fn values_follow_after_a_space_or_an_equals_sign() {
+    let apart = parse(
+        "--config.file a.yml --collector.tier kernel --collector.sockets netstat2 --collector.poll-interval 500ms \
+         --collector.tap off --path.procfs /host/proc --web.listen-address localhost:1 --web.telemetry-path /m \
+         --web.max-requests 0 --log.level debug --log.format json",
+    )
+    .unwrap();
+    let joined = parse(
+        "--config.file=a.yml --collector.tier=kernel --collector.sockets=netstat2 --collector.poll-interval=500ms \
+         --collector.tap=off --path.procfs=/host/proc --web.listen-address=localhost:1 --web.telemetry-path=/m \
+         --web.max-requests=0 --log.level=debug --log.format=json",
+    )
+    .unwrap();
+    assert_eq!(apart, joined);
+    assert_eq!(apart.config_file, Some("a.yml".into()));
+    assert_eq!(apart.collector.tier, Some(Tier::Kernel));
+    assert_eq!(apart.collector.poll_interval, Duration::from_millis(500));
+    assert!(!apart.collector.tap);
+    assert_eq!(apart.web.max_requests, None, "0 is any number");
+    assert_eq!(apart.web.telemetry_path.as_str(), "/m");
+}
+
+#[test]
+fn one_thing_is_done_at_a_time() {
+    let command = |line| parse(line).unwrap().command;
+    assert_eq!(command("--config.check"), Command::CheckConfig);
+    assert_eq!(command("--config.default"), Command::PrintDefaultConfig);
+    assert_eq!(command("--version"), Command::PrintVersion);
+    assert_eq!(command("-V"), Command::PrintVersion);
+    assert!(
+        refused("--config.check --config.default")
+            .contains("--config.default cannot be used together with --config.check")
+    );
+    assert!(refused("--config.check lookup 80").contains("together with lookup"));
+}
+
+#[test]
+fn lookup_takes_ports_as_people_write_them() {
+    let args = parse("lookup 561 80/tcp 609-611 --path.procfs /host/proc").unwrap();
+    assert_eq!(args.procfs, PathBuf::from("/host/proc"));
+    let Command::Lookup(queries) = args.command else {
+        panic!("not a lookup: {:?}", args.command);
+    };
+    let ports: Vec<Vec<Port>> = queries.into_iter().map(|q| q.ports().collect()).collect();
+    assert_eq!(ports[0], [Port::tcp(561), Port::udp(561)]);
+    assert_eq!(ports[1], [Port::tcp(80)]);
+    assert_eq!(ports[2].len(), 6);
+    assert_eq!(ports[2][1], Port::udp(609));
+    assert!(refused("lookup").contains("PORT"));
+    assert!(refused("lookup 65536").contains("port 65536 is beyond 65535"));
+    assert!(refused("lookup 611-609").contains("write 609-611"));
+    assert!(refused("lookup 80/sctp").contains("tcp or udp"));
+}
+
+#[test]
+fn listen_addresses_are_read_and_written_alike() {
+    for text in [
+        ":10561",
+        "0.0.0.0:80",
+        "[::]:80",
+        "[::1]:0",
+        "[fe80::1%eth0]:80",
+        "localhost:9100",
+    ] {
+        assert_eq!(values::listen_address(text).unwrap().to_string(), text);
+    }
+    let several = parse("--web.listen-address :1 --web.listen-address [::1]:2").unwrap();
+    assert_eq!(several.web.listen.len(), 2, "the default is replaced");
+    let same_host = values::listen_address("LocalHost:1").unwrap();
+    assert_eq!(same_host.host, Host::Name("localhost".to_owned()));
+}
+
+#[test]
+fn a_bad_listen_address_names_the_cure() {
+    for (text, cure) in [
+        ("10561", ":10561"),
+        ("localhost", "localhost:10561"),
+        ("localhost:", "localhost:10561"),
+        ("::1", "[::1]:10561"),
+        ("::1:80", "[::1:80]:10561"),
+        ("fe80::1%eth0:80", "[fe80::1%eth0]:80"),
+        ("[::1", "[::1]"),
+        ("[::1]80", "in brackets"),
+        ("[nothing]:80", "not an IPv6 address"),
+        ("[fe80::1%]:80", "zone"),
+        (":65536", "port 65536 is beyond 65535"),
+        (":http", "is not a port"),
+        (":-1", "is not a port"),
+        (":1-2", "is not a port"),
+        ("1.2.3:80", "neither an address nor a host name"),
+        ("a b:80", "neither an address nor a host name"),
+    ] {
+        let message = values::listen_address(text).expect_err(text);
+        assert!(message.contains(cure), "{text}: {message}");
+    }
+    assert!(
+        refused("--web.listen-address :80 --web.listen-address :80")
+            .contains("--web.listen-address :80 is given twice")
+    );
+    assert!(
+        refused("--web.listen-address [::1]:80 --web.listen-address [0:0::1]:80")
+            .contains("given twice")
+    );
+}
+
+#[test]
+fn a_bad_value_is_a_usage_error_that_names_the_flag() {
+    for (line, word) in [
+        ("--collector.tier ebpf", "kernel"),
+        ("--collector.tap yes", "off"),
+        ("--collector.poll-interval 1", "not a duration"),
+        ("--collector.poll-interval 99ms", "100ms to 1h"),
+        ("--collector.poll-interval 61m", "100ms to 1h"),
+        ("--web.telemetry-path metrics", "/metrics"),
+        ("--web.telemetry-path /", "landing page"),
+        ("--web.telemetry-path /-/ready", "serves something else"),
+        (
+            "--web.telemetry-path /api/v1/ports",
+            "serves something else",
+        ),
+        ("--web.telemetry-path /a?b", "'?'"),
+        ("--web.telemetry-path /a/../b", "no . or .."),
+        ("--web.max-requests -1", "--web.max-requests"),
+        ("--web.max-requests many", "--web.max-requests"),
+        ("--log.level trace", "debug"),
+        ("--log.format xml", "logfmt"),
+    ] {
+        let message = refused(line);
+        assert!(message.contains(word), "{line}: {message}");
+        let flag = line.split_whitespace().next().unwrap();
+        assert!(message.contains(flag), "{line}: {message}");
+    }
+    assert!(refused("--collector.teir auto").contains("--collector.tier"));
+    assert!(refused("serve").contains("serve"));
+}
+
+#[test]
+fn durations_are_written_as_prometheus_writes_them() {
+    let seconds = |text| values::poll_interval(text).map(|d| d.as_secs_f64());
+    assert_eq!(seconds("1s"), Ok(1.0));
+    assert_eq!(seconds("1m30s"), Ok(90.0));
+    assert_eq!(seconds("1h"), Ok(3600.0));
+    assert_eq!(seconds("1s500ms"), Ok(1.5));
+    for bad in [
+        "",
+        "s",
+        "1",
+        "1.5s",
+        "-1s",
+        "1s1m",
+        "1s1s",
+        "1d",
+        "99999999999999999999s",
+        "18446744073709551615h",
+    ] {
+        assert!(seconds(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn help_is_not_an_error() {
+    let help = parse("--help").unwrap_err();
+    assert_eq!(help.exit_code(), 0);
+    let text = help.to_string();
+    for (name, default) in TABLE {
+        assert!(text.contains(&format!("--{name}")), "--{name}");
+        if let Some(default) = default {
+            assert!(text.contains(&format!("[default: {default}]")), "--{name}");
+        }
+    }
+}
