@@ -74,7 +74,12 @@ pub(super) struct Flags {
     pub(super) telemetry_path: TelemetryPath,
 
     /// How many scrapes may run at the same time; one more is answered with 503. 0: any number
-    #[arg(long = "web.max-requests", value_name = "NUMBER", default_value_t = 40)]
+    #[arg(
+        long = "web.max-requests",
+        value_name = "NUMBER",
+        default_value_t = 40,
+        allow_negative_numbers = true
+    )]
     pub(super) max_requests: usize,
 
     /// The least level that is logged
