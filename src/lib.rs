@@ -3,6 +3,7 @@
 pub mod args;
 pub mod audit;
 pub mod build_info;
+pub mod command;
 pub mod config;
 pub mod counts;
 pub mod events;
@@ -17,5 +18,6 @@ pub mod sampler;
 pub mod signal;
 pub mod snapshot;
 pub mod sockets;
+pub mod start;
 pub mod watch;
 pub mod web;

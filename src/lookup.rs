@@ -81,7 +81,10 @@ fn listener_row(listener: &Listener, owner: &Owner) -> [String; 6] {
     for (name, value) in [
         ("process", Some(owner.process())),
         ("pid", pid.as_deref()),
-        ("exe", process.and_then(|process| process.executable.as_deref())),
+        (
+            "exe",
+            process.and_then(|process| process.executable.as_deref()),
+        ),
         ("user", Some(owner.user())),
         ("unit", Some(owner.unit())),
     ] {

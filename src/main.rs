@@ -5,10 +5,13 @@ use std::process::ExitCode;
 use darkport_exporter::args::Args;
 
 fn main() -> ExitCode {
-    match darkport_exporter::main(&Args::parse()) {
+    match darkport_exporter::command::execute(&Args::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("darkport_exporter: {}", darkport_exporter::log::Chain(&error));
+            eprintln!(
+                "darkport_exporter: {}",
+                darkport_exporter::log::Chain(&error)
+            );
             ExitCode::FAILURE
         }
     }

@@ -39,7 +39,7 @@ pub fn sampler(
     config: &Config,
     own: Vec<SocketAddr>,
 ) -> Result<Sampler, Error> {
-    let reader = reader(collector)?;
+    let reader = reader(collector, own.clone())?;
     let audit_start = match HostCounters::read() {
         Ok(counters) => Some(counters),
         Err(error) => {
@@ -57,15 +57,18 @@ pub fn sampler(
     ))
 }
 
-fn reader(collector: &args::Collector) -> Result<Reader, Error> {
-    let (reader, refused) = Reader::open(collector.sockets).map_err(Error::Sockets)?;
+fn reader(collector: &args::Collector, own: Vec<SocketAddr>) -> Result<Reader, Error> {
+    let (reader, refused) = Reader::open(collector.sockets, own).map_err(Error::Sockets)?;
     if let Some(refused) = refused {
         tracing::warn!(
             reason = %Chain(&refused),
             "netlink is not available; the socket table comes from netstat2, which costs more and knows less"
         );
     }
-    tracing::info!(reader = reader.choice().as_str(), "reading the socket table");
+    tracing::info!(
+        reader = reader.choice().as_str(),
+        "reading the socket table"
+    );
     Ok(reader)
 }
 

@@ -31,7 +31,10 @@ const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 fn selector(port: Port) -> String {
-    format!("{{port=\"{}\",protocol=\"{}\"}}", port.number, port.protocol)
+    format!(
+        "{{port=\"{}\",protocol=\"{}\"}}",
+        port.number, port.protocol
+    )
 }
 
 #[test]
@@ -42,11 +45,19 @@ fn a_port_of_the_default_lights_up_and_goes_dark_again() {
     let nppmp = Port::tcp(3476);
     let series = format!("darkport_listening{}", selector(nppmp));
     prometheus.becomes(&series, 0.0);
-    for (port, address) in [(nppmp, V4), (nppmp, V6), (Port::udp(3476), V4), (Port::udp(3476), V6)] {
+    for (port, address) in [
+        (nppmp, V4),
+        (nppmp, V6),
+        (Port::udp(3476), V4),
+        (Port::udp(3476), V6),
+    ] {
         let series = format!("darkport_listening{}", selector(port));
         let listener = open(port, address);
         prometheus.becomes(&series, 1.0);
-        prometheus.becomes(&format!("darkport_unexpected_listening{}", selector(port)), 1.0);
+        prometheus.becomes(
+            &format!("darkport_unexpected_listening{}", selector(port)),
+            1.0,
+        );
         drop(listener);
         prometheus.becomes(&series, 0.0);
     }
@@ -71,9 +82,17 @@ fn every_dense_port_of_the_default_is_told_of() {
     // The next scrape tells, not a later one: asked without Prometheus, port by port.
     for &port in &dense {
         let listener = open(port, V4);
-        assert_eq!(exporter.scrape().of_port("darkport_listening", port), Some(1.0), "{port}");
+        assert_eq!(
+            exporter.scrape().of_port("darkport_listening", port),
+            Some(1.0),
+            "{port}"
+        );
         drop(listener);
-        assert_eq!(exporter.scrape().of_port("darkport_listening", port), Some(0.0), "{port}");
+        assert_eq!(
+            exporter.scrape().of_port("darkport_listening", port),
+            Some(0.0),
+            "{port}"
+        );
     }
 }
 
@@ -92,11 +111,16 @@ fn a_sweep_of_all_ports_creates_no_series() {
     ] {
         let report = run("nmap", &arguments);
         assert!(report.contains("1 host up"), "{report}");
-        assert!(!arguments.contains(&"-p-") || report.contains("10561/tcp"), "{report}");
+        assert!(
+            !arguments.contains(&"-p-") || report.contains("10561/tcp"),
+            "{report}"
+        );
     }
     let scraped = "count_over_time(up[1m])";
     let seen = prometheus.number(scraped).unwrap();
-    wait_for("a scrape after the sweep", || (prometheus.number(scraped)? > seen + 1.0).then_some(()));
+    wait_for("a scrape after the sweep", || {
+        (prometheus.number(scraped)? > seen + 1.0).then_some(())
+    });
     assert_eq!(prometheus.number(count), Some(before));
 }
 
@@ -124,9 +148,14 @@ fn an_active_entry_shows_a_new_listener_on_any_registered_port() {
                 .series("darkport_listening")
                 .filter_map(|line| line.strip_suffix(" 1"))
                 .collect();
-            let expected: BTreeSet<String> =
-                ports.map(|port| format!("darkport_listening{}", selector(port))).collect();
-            assert!(lit.iter().copied().eq(expected.iter().map(String::as_str)), "{} lit", lit.len());
+            let expected: BTreeSet<String> = ports
+                .map(|port| format!("darkport_listening{}", selector(port)))
+                .collect();
+            assert!(
+                lit.iter().copied().eq(expected.iter().map(String::as_str)),
+                "{} lit",
+                lit.len()
+            );
             shown += lit.len();
             drop(listeners);
         }
@@ -154,7 +183,13 @@ fn what_really_listens_is_listed_as_ss_lists_it() {
         };
         scrape
             .series("darkport_listener_info")
-            .map(|line| (label(line, "protocol"), label(line, "address"), label(line, "port")))
+            .map(|line| {
+                (
+                    label(line, "protocol"),
+                    label(line, "address"),
+                    label(line, "port"),
+                )
+            })
             .collect()
     };
     let ss = || -> BTreeSet<(String, String, String)> {
@@ -193,8 +228,17 @@ fn promtool_has_nothing_to_say_about_a_live_scrape() {
         .spawn()
         .expect("promtool is needed");
     let scrape = exporter.scrape();
-    promtool.stdin.take().unwrap().write_all(scrape.0.as_bytes()).unwrap();
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(scrape.0.as_bytes())
+        .unwrap();
     let output = promtool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    assert!(
+        output.status.success() && said.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
 }

@@ -55,7 +55,9 @@ impl Running {
     /// Waits for the end and gives the exit status.
     pub fn ended(&mut self) -> std::process::ExitStatus {
         let name = self.name.clone();
-        wait_for(&format!("the end of {name}"), || self.child.try_wait().unwrap())
+        wait_for(&format!("the end of {name}"), || {
+            self.child.try_wait().unwrap()
+        })
     }
 }
 
@@ -83,7 +85,9 @@ impl Exporter {
 
     pub fn start_at(address: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_darkport_exporter"));
-        command.arg(format!("--web.listen-address={address}")).args(arguments);
+        command
+            .arg(format!("--web.listen-address={address}"))
+            .args(arguments);
         Self::spawn(command)
     }
 
@@ -110,11 +114,21 @@ impl Exporter {
                     return Some(address.parse().unwrap());
                 }
             }
-            assert!(process.child.try_wait().unwrap().is_none(), "it ended: {told:#?}");
+            assert!(
+                process.child.try_wait().unwrap().is_none(),
+                "it ended: {told:#?}"
+            );
             None
         });
-        let exporter = Self { process, address, log, told };
-        wait_for("a first sample", || (get(exporter.address, "/-/ready").0 == 200).then_some(()));
+        let exporter = Self {
+            process,
+            address,
+            log,
+            told,
+        };
+        wait_for("a first sample", || {
+            (get(exporter.address, "/-/ready").0 == 200).then_some(())
+        });
         exporter
     }
 
@@ -181,14 +195,18 @@ impl Scrape {
 
     /// The series of a family.
     pub fn series<'a>(&'a self, family: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .lines()
-            .filter(move |line| line.strip_prefix(family).is_some_and(|rest| rest.starts_with(['{', ' '])))
+        self.0.lines().filter(move |line| {
+            line.strip_prefix(family)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        })
     }
 
     /// How many series there are of the exporter's own families.
     pub fn count(&self) -> usize {
-        self.0.lines().filter(|line| line.starts_with("darkport_")).count()
+        self.0
+            .lines()
+            .filter(|line| line.starts_with("darkport_"))
+            .count()
     }
 }
 
@@ -215,7 +233,10 @@ pub struct Prometheus {
 
 impl Prometheus {
     pub fn scraping(targets: &[SocketAddr]) -> Self {
-        let targets: Vec<String> = targets.iter().map(|target| format!("\"{target}\"")).collect();
+        let targets: Vec<String> = targets
+            .iter()
+            .map(|target| format!("\"{target}\""))
+            .collect();
         Self::start(&format!(
             "global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 1s}}\n\
              scrape_configs:\n- {{job_name: darkport, static_configs: [{{targets: [{}]}}]}}\n",
@@ -241,12 +262,19 @@ impl Prometheus {
             TcpStream::connect(address).ok()?;
             (get(address, "/-/ready").0 == 200).then_some(())
         });
-        Self { process, address, _folder: folder }
+        Self {
+            process,
+            address,
+            _folder: folder,
+        }
     }
 
     /// The samples of an instant query: labels and value.
     pub fn query(&self, query: &str) -> Vec<(serde_json::Value, f64)> {
-        let (status, body) = get(self.address, &format!("/api/v1/query?query={}", escape(query)));
+        let (status, body) = get(
+            self.address,
+            &format!("/api/v1/query?query={}", escape(query)),
+        );
         assert_eq!(status, 200, "{query}: {body}");
         let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
         let samples = answer["data"]["result"].as_array().unwrap();
@@ -281,7 +309,10 @@ impl Prometheus {
 
 /// A loopback address nobody listens on now.
 pub fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 fn escape(query: &str) -> String {
@@ -303,6 +334,9 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
         .unwrap_or_else(|error| panic!("{program} is needed and cannot be run: {error}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {text}{errors}");
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {text}{errors}"
+    );
     text
 }
