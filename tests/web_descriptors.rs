@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -59,27 +60,41 @@ fn without_descriptors_the_oldest_connection_makes_room() {
     let front = web::serve(listeners, Arc::new(Fake), options, std::future::pending());
     runtime.spawn(front);
 
-    // Both ends of a connection need a descriptor of this process. The kernel completes connections that the front cannot
-    // accept, so this ends when there is none left for this end.
-    let mut idle = Vec::new();
-    while let Ok(stream) = TcpStream::connect(address) {
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
-        idle.push(stream);
+    let mut idle: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            assert_eq!(ask(&mut stream), 200);
+            stream
+        })
+        .collect();
+    let mut others = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        others.push(file);
     }
-    // The last one waits to be accepted, or was by now at the expense of an older one.
-    let mut last = idle.pop().unwrap();
-    last.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    last.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("\r\n\r\nup 1\n"), "{answer}");
-    // With room again, all is well.
-    drop(idle);
-    let mut fresh = TcpStream::connect(address).unwrap();
-    fresh.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    answer.clear();
-    fresh.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("\r\n\r\nup 1\n"), "{answer}");
+    // One descriptor for this end of a connection; for the other end there is none, until the front makes room.
+    others.pop().unwrap();
+    let mut newest = TcpStream::connect(address).unwrap();
+    assert_eq!(ask(&mut newest), 200);
+    assert_eq!(idle[0].read(&mut [0; 16]).unwrap(), 0);
+    // accept(2) asks for a descriptor before it looks whether anybody waits, so one more may have made room.
+    assert_eq!(ask(&mut idle[2]), 200);
+
+    drop(others);
+    assert_eq!(ask(&mut TcpStream::connect(address).unwrap()), 200);
     runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+/// The status of a scrape. The connection stays open.
+fn ask(stream: &mut TcpStream) -> u16 {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut buffer = [0; 4096];
+    let length = stream.read(&mut buffer).unwrap();
+    let text = std::str::from_utf8(&buffer[..length]).unwrap();
+    assert!(text.ends_with("\r\n\r\nup 1\n"), "{text}");
+    text[9..12].parse().unwrap()
 }
