@@ -308,6 +308,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_the_system_says_is_told_with_the_cure() {
+        let address: ListenAddress = "[::1]:80".parse().unwrap();
+        let told = |kind| explain(&address, &[], Failure::Os(io::Error::from(kind))).to_string();
+        let denied = told(io::ErrorKind::PermissionDenied);
+        assert!(
+            denied.starts_with("listen address [::1]:80: permission denied")
+                && denied.contains("CAP_NET_BIND_SERVICE"),
+            "{denied}"
+        );
+        assert!(told(io::ErrorKind::OutOfMemory).starts_with("listen address [::1]:80: "));
+    }
+
     proptest::proptest! {
         #[test]
         fn parsing_never_panics(text in "\\PC{0,20}") {
