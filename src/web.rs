@@ -216,7 +216,11 @@ impl Server {
         // Out of descriptors or memory, most likely, and at once again if asked at once. Make room.
         self.places.close_oldest();
         if let Some(left_out) = REFUSED.admit() {
-            tracing::error!(%error, left_out, "cannot accept connections");
+            tracing::error!(
+                %error,
+                left_out,
+                "cannot accept connections, so idle ones are closed; if descriptors are short, raise their limit (ulimit -n)"
+            );
         }
         Some(Duration::from_millis(50))
     }

@@ -120,3 +120,36 @@ fn plain_host(text: &str) -> Result<Host, String> {
     }
     Ok(Host::Name(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_it_is_read() {
+        for text in [
+            ":10561",
+            ":0",
+            "localhost:10561",
+            "127.0.0.1:80",
+            "[::1]:10561",
+            "[fe80::1%eth0]:10561",
+            "host-1.example:65535",
+        ] {
+            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_bad_address_reaches_a_terminal_unescaped() {
+        let error = "\u{1b}[2J:1".parse::<ListenAddress>().unwrap_err();
+        assert!(!error.to_string().contains('\u{1b}'), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn parsing_never_panics(text in "\\PC{0,20}") {
+            let _ = text.parse::<ListenAddress>();
+        }
+    }
+}

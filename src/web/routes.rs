@@ -210,30 +210,3 @@ pub(super) fn respond(status: StatusCode, kind: &'static str, body: impl Into<By
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_telemetry_path_is_a_path_and_no_other_page() {
-        for good in ["/", "/metrics", "/a/b", "/-metrics", "/mapped"] {
-            assert_eq!(good.parse::<TelemetryPath>().unwrap().as_str(), good);
-        }
-        for malformed in ["", "metrics", "/a b", "/a?b", "/a#b", "/ä", "/%41", "/<b>"] {
-            let error = malformed.parse::<TelemetryPath>().unwrap_err();
-            assert_eq!(error, PathError::Malformed(malformed.into()));
-            assert!(error.to_string().contains("/metrics"));
-        }
-        for taken in [
-            "/-/healthy",
-            "/-/ready",
-            "/-/reload",
-            "/map",
-            "/api/v1/ports",
-        ] {
-            let error = taken.parse::<TelemetryPath>().unwrap_err();
-            assert_eq!(error, PathError::Taken(taken.into()));
-        }
-    }
-}

@@ -1,5 +1,9 @@
 //! Real parts for the tests: the exporter as a process, Prometheus, and what it takes to ask them.
-#![allow(dead_code, reason = "each test binary uses some of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses some of it"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
