@@ -18,7 +18,7 @@ use netstat2::{
 };
 
 use super::{Concern, Connection, Error, Listener, SocketTable, Wanted};
-use crate::port::{Port, Protocol};
+use crate::port::{Port, PortSet, Protocol};
 
 /// Reads the table through netstat2, of the network namespace of the reading thread.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ impl Portable {
                     table.listeners.push(tcp_listener(&socket, tcp));
                 }
                 ProtocolSocketInfo::Tcp(tcp) => {
-                    if let Wanted::Connections { .. } = wanted {
-                        connections.extend(connection(tcp));
+                    if let Wanted::Connections { watched, .. } = wanted {
+                        connections.extend(connection(tcp).filter(|found| touches(watched, found)));
                     }
                 }
                 ProtocolSocketInfo::Udp(udp) => {
@@ -153,6 +153,13 @@ fn connection(tcp: &TcpSocketInfo) -> Option<Connection> {
         established,
         cookie: None,
     })
+}
+
+/// Whether a watched port is at either end: all that can be said before the listeners are known.
+fn touches(watched: &PortSet, connection: &Connection) -> bool {
+    [connection.local, connection.remote]
+        .iter()
+        .any(|end| watched.contains(Port::tcp(end.port())))
 }
 
 /// Inode and user id.
