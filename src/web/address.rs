@@ -53,6 +53,9 @@ pub struct BadAddress(String);
 
 /// Reads `:PORT`, `HOST:PORT` or `[IPV6]:PORT`.
 fn read(text: &str) -> Result<ListenAddress, String> {
+    if let Some(bad) = text.chars().find(|c| c.is_control()) {
+        return Err(format!("{bad:?} cannot stand in an address"));
+    }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(match text.parse::<u16>() {
             Ok(port) => format!("a port is written with a colon before it: :{port}"),
