@@ -7,6 +7,8 @@ pub mod events;
 pub mod exporter;
 pub mod log;
 pub mod metrics;
+#[cfg(target_os = "linux")]
+pub mod namespaces;
 pub mod owners;
 pub mod port;
 pub mod registry;
