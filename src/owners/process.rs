@@ -107,6 +107,13 @@ impl Procfs {
         })
     }
 
+    /// How many files a process has open, which Linux tells since 6.2 as the size of the table. `None` before that, and of
+    /// a process that is gone.
+    pub(super) fn table_size(&self, pid: u32) -> Option<u64> {
+        let status = statat(&self.root, format!("{pid}/fd"), AtFlags::empty()).ok()?;
+        u64::try_from(status.st_size).ok().filter(|&size| size > 0)
+    }
+
     /// What a process's file with this number is.
     pub(super) fn file(&self, pid: u32, number: u32) -> Result<Link, Errno> {
         let mut path = String::with_capacity(24);
