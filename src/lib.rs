@@ -11,6 +11,8 @@ pub mod exporter;
 pub mod log;
 pub mod lookup;
 pub mod metrics;
+#[cfg(target_os = "linux")]
+pub mod namespaces;
 pub mod owners;
 pub mod port;
 pub mod registry;
