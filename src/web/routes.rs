@@ -100,7 +100,6 @@ impl Front {
     }
 
     fn find(&self, path: &str) -> Option<Route> {
-        // First, since it may be at the place of the landing page.
         if path == self.telemetry.as_str() {
             return Some(Route::Telemetry);
         }
@@ -114,16 +113,7 @@ impl Front {
 
     fn not_found(&self) -> Answer {
         let mut text = String::from("No such page. There are:\n");
-        let landing = Some(LANDING).filter(|landing| *landing != self.telemetry.as_str());
-        for path in [
-            Some(self.telemetry.as_str()),
-            landing,
-            Some(HEALTHY),
-            Some(READY),
-        ]
-        .into_iter()
-        .flatten()
-        {
+        for path in [self.telemetry.as_str(), LANDING, HEALTHY, READY] {
             text.push_str(path);
             text.push('\n');
         }
