@@ -9,13 +9,17 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::audit::HostCounters;
-use crate::config::{Config, Limits, series_per_port};
+use crate::config::{self, Config, Limits, series_per_port};
 use crate::counts::{ByClass, Counts, PortCounts};
 use crate::events::Journal;
-use crate::owners::Owners;
+use crate::log::Chain;
+use crate::namespaces;
+use crate::owners::{Owner, Owners};
 use crate::port::{Port, PortSet};
-use crate::snapshot::{Audit, Collector, Lights, Lit, Reload, Run, Snapshot, Space, Watched};
-use crate::sockets::{self, Reader, SocketTable};
+use crate::snapshot::{
+    Audit, Collector, Lights, Lit, Namespaces, Reload, Run, Snapshot, Space, Watched,
+};
+use crate::sockets::{self, Listener, Reader, SocketTable};
 use crate::watch::Facts;
 
 mod activity;
@@ -35,6 +39,9 @@ pub struct Sampler {
     own: Vec<SocketAddr>,
     /// The host's counters when counting began; `None` where they cannot be read.
     audit_start: Option<HostCounters>,
+    namespaces: namespaces::Namespaces,
+    /// Whether it was told why namespaces stay unread.
+    namespaces_told: bool,
     /// Collectors that failed last time: a failure is logged when it begins, not at every scrape.
     failing: HashSet<Collector>,
 }
@@ -47,6 +54,7 @@ impl Sampler {
         reader: Reader,
         counts: Counts,
         owners: Owners,
+        namespaces: namespaces::Namespaces,
         own: Vec<SocketAddr>,
         audit_start: Option<HostCounters>,
     ) -> Self {
@@ -58,6 +66,8 @@ impl Sampler {
             activity: Activity::default(),
             own,
             audit_start,
+            namespaces,
+            namespaces_told: false,
             failing: HashSet::new(),
         }
     }
@@ -82,9 +92,10 @@ impl Sampler {
     ) -> Snapshot<'a> {
         let mut runs = Vec::new();
         let table = self.read_sockets(config, now, &mut runs);
+        let (namespaces, others) = self.read_namespaces(config);
         let mut lit = table
             .as_ref()
-            .map(|table| self.look_up_owners(config, table, &mut runs));
+            .map(|table| self.look_up_owners(config, table, &others, &mut runs));
         if let Some(lit) = &lit {
             self.journal.note(lit);
         }
@@ -103,7 +114,7 @@ impl Sampler {
             watched_suppressed: watched.suppressed,
             listeners: lit,
             listeners_suppressed,
-            namespaces: None,
+            namespaces,
             space,
             collectors: runs,
             lost: Vec::new(),
@@ -136,14 +147,72 @@ impl Sampler {
         result.ok()
     }
 
+    /// The listeners of the other network namespaces, where the configuration asks for them, and how many of the host's
+    /// namespaces that covers.
+    fn read_namespaces(
+        &mut self,
+        config: &Config,
+    ) -> (Option<Namespaces>, Vec<(Arc<str>, SocketTable)>) {
+        if config.namespaces == config::Namespaces::Own {
+            return (None, Vec::new());
+        }
+        match self.namespaces.read() {
+            Ok(reading) => {
+                self.explain_namespaces(&reading);
+                let covered = Namespaces {
+                    seen: reading.seen as u64 + 1,
+                    read: reading.read as u64 + 1,
+                };
+                let tables = reading.tables.into_iter();
+                let named = tables.map(|(namespace, table)| (namespace.to_string().into(), table));
+                (Some(covered), named.collect())
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.namespaces_told, true) {
+                    tracing::error!(
+                        error = %Chain(&error),
+                        "network namespaces cannot be read; the listeners of others are absent"
+                    );
+                }
+                (None, Vec::new())
+            }
+        }
+    }
+
+    /// Says once why some namespaces stay unread.
+    fn explain_namespaces(&mut self, reading: &namespaces::Reading) {
+        let is_whole = reading.read == reading.seen && reading.unreadable == 0;
+        if is_whole {
+            self.namespaces_told = false;
+        } else if !std::mem::replace(&mut self.namespaces_told, true) {
+            let reason = reading.failure.as_ref().map(|(namespace, failure)| {
+                format!("network namespace {namespace}: {}", Chain(failure))
+            });
+            tracing::warn!(
+                seen = reading.seen + 1,
+                read = reading.read + 1,
+                processes_unreadable = reading.unreadable,
+                reason,
+                "some network namespaces cannot be read; their listeners are absent"
+            );
+        }
+    }
+
+    /// Every listener with its owner and whether it may be there, the most important first.
     fn look_up_owners<'a>(
         &mut self,
         config: &'a Config,
         table: &SocketTable,
+        others: &[(Arc<str>, SocketTable)],
         runs: &mut Vec<Run>,
     ) -> Vec<Lit<'a>> {
         let start = Instant::now();
-        let resolution = self.owners.resolve(&table.listeners);
+        let own: Arc<str> = Arc::from("");
+        let listeners: Vec<(&Arc<str>, &Listener)> = std::iter::once((&own, table))
+            .chain(others.iter().map(|(netns, table)| (netns, table)))
+            .flat_map(|(netns, table)| table.listeners.iter().map(move |each| (netns, each)))
+            .collect();
+        let resolution = self.owners.resolve(listeners.iter().map(|(_, each)| *each));
         if resolution.unknown > 0 && !self.failing.contains(&Collector::Owners) {
             tracing::warn!(
                 unknown = resolution.unknown,
@@ -152,29 +221,10 @@ impl Sampler {
             );
         }
         runs.push(run(Collector::Owners, resolution.unknown == 0, start));
-        let own_namespace: Arc<str> = Arc::from("");
-        let mut lit: Vec<Lit<'a>> = table
-            .listeners
-            .iter()
+        let mut lit: Vec<Lit<'a>> = listeners
+            .into_iter()
             .zip(resolution.owners)
-            .map(|(listener, owner)| {
-                let watch = config.watch.owner(listener.port);
-                let expected = watch.map(|watch| {
-                    watch.expects(&Facts {
-                        process: owner.process(),
-                        user: owner.user(),
-                        unit: owner.unit(),
-                        address: &listener.address.to_string(),
-                    })
-                });
-                Lit {
-                    listener: listener.clone(),
-                    watch: watch.map_or("", |watch| &watch.name),
-                    owner,
-                    expected,
-                    netns: Arc::clone(&own_namespace),
-                }
-            })
+            .map(|((netns, listener), owner)| judged(config, listener, owner, netns))
             .collect();
         lit.sort_by(|a, b| importance(a).cmp(&importance(b)));
         lit
@@ -275,7 +325,7 @@ impl Sampler {
         if !self.failing.contains(&collector) {
             tracing::error!(
                 collector = collector.as_str(),
-                error = %crate::log::Chain(error),
+                error = %Chain(error),
                 "collector failed; what it tells is absent until it succeeds"
             );
         }
@@ -342,6 +392,31 @@ fn holding(table: SocketTable, own: &[SocketAddr]) -> Result<SocketTable, socket
         Some(address) => Err(sockets::Error::Incomplete(format!(
             "the exporter's own listener on {address} is not in it"
         ))),
+    }
+}
+
+/// A listener with what the watch set says of it.
+fn judged<'a>(
+    config: &'a Config,
+    listener: &Listener,
+    owner: Arc<Owner>,
+    netns: &Arc<str>,
+) -> Lit<'a> {
+    let watch = config.watch.owner(listener.port);
+    let expected = watch.map(|watch| {
+        watch.expects(&Facts {
+            process: owner.process(),
+            user: owner.user(),
+            unit: owner.unit(),
+            address: &listener.address.to_string(),
+        })
+    });
+    Lit {
+        listener: listener.clone(),
+        watch: watch.map_or("", |watch| &watch.name),
+        owner,
+        expected,
+        netns: Arc::clone(netns),
     }
 }
 

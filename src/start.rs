@@ -8,6 +8,7 @@ use crate::audit::HostCounters;
 use crate::config::Config;
 use crate::counts::{Counts, Tier, polled::Polled};
 use crate::log::Chain;
+use crate::namespaces::{self, Namespaces};
 use crate::owners::Owners;
 use crate::sampler::Sampler;
 use crate::sockets::{self, Reader};
@@ -52,6 +53,7 @@ pub fn sampler(
         reader,
         counts,
         Owners::new(procfs),
+        Namespaces::new(procfs, Path::new(namespaces::NAMES)),
         own,
         audit_start,
     ))

@@ -134,6 +134,8 @@ fn an_active_entry_shows_a_new_listener_on_any_registered_port() {
         "watch:\n- {name: all, iana: {range: registered}, series: active}\nlimits: {series: 2000000, listeners: 100000}\n",
     )
     .unwrap();
+    // Connections of the tests before, in TIME-WAIT, would keep their client's port from being listened on.
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "49152 60999").unwrap();
     let exporter = Exporter::start_at("127.0.0.1:80", &["--config.file", file.to_str().unwrap()]);
     assert_eq!(exporter.scrape().series("darkport_listening").count(), 0);
     // As many at a time as one process may have files.
