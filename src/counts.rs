@@ -47,8 +47,8 @@ impl fmt::Display for Tier {
     }
 }
 
-/// The tier in use. The sampler calls [`before_read`](Self::before_read), reads the socket table as
-/// [`wanted`](Self::wanted), then [`after_read`](Self::after_read) or [`read_failed`](Self::read_failed).
+/// The tier in use. The sampler reads the socket table as [`wanted`](Self::wanted), then calls
+/// [`after_read`](Self::after_read).
 #[derive(Debug)]
 pub enum Counts {
     /// The difference of two socket tables.

@@ -449,7 +449,7 @@ fn whatever_is_named_is_right_and_the_rest_is_empty() {
         let labels = [owner.process(), owner.user(), owner.unit()];
         match &**owner {
             Owner::Held(_) => {
-                assert!(!labels[0].is_empty() && labels[0] != "kernel" && !labels[1].is_empty())
+                assert!(!labels[0].is_empty() && labels[0] != "kernel" && !labels[1].is_empty());
             }
             Owner::Kernel => assert_eq!(labels, ["kernel", "", ""]),
             Owner::Unknown { .. } => assert_eq!(labels, ["", "", ""]),

@@ -38,7 +38,7 @@ pub static FAMILIES: [Family; 32] = [
     Family {
         name: "darkport_listening",
         kind: Kind::Gauge,
-        help: "Whether something listens on the port now (1) or it is dark (0). All tiers.",
+        help: "Whether something listens on the port now (1) or it is dark (0), in the exporter's network namespace. All tiers.",
         labels: PORT,
         tiers: ALL_TIERS,
         values: Values::Port {
@@ -205,7 +205,7 @@ pub static FAMILIES: [Family; 32] = [
         labels: CLASS,
         tiers: ALL_TIERS,
         values: Values::Snapshot(|snapshot, samples| {
-            classes(snapshot, samples, &snapshot.space.ports)
+            classes(snapshot, samples, &snapshot.space.ports);
         }),
     },
     Family {
@@ -371,7 +371,7 @@ pub static FAMILIES: [Family; 32] = [
         labels: &[],
         tiers: ALL_TIERS,
         values: Values::Snapshot(|snapshot, samples| {
-            samples.push([], claim(snapshot.reload.successful))
+            samples.push([], claim(snapshot.reload.successful));
         }),
     },
     Family {
