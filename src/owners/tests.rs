@@ -1,5 +1,10 @@
 //! Owners from a procfs made for the test: what a running host cannot be brought to show at will.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the lints spare test functions only, not what they share"
+)]
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
