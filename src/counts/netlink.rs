@@ -72,7 +72,7 @@ impl Error {
 /// How to subscribe.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Receive buffer of each of the four sockets, in octets as for `SO_RCVBUF`; `None` for the largest to be had.
+    /// Receive buffer of each netlink socket, in octets as for `SO_RCVBUF`; `None` for the largest to be had.
     pub receive_buffer: Option<usize>,
 }
 
@@ -109,7 +109,7 @@ impl Netlink {
     ) -> Result<Self, Error> {
         let mut subscriptions = Vec::with_capacity(Group::ALL.len());
         for group in Group::ALL {
-            subscriptions.push(Subscription::open(group, watched, options.receive_buffer)?);
+            subscriptions.extend(Subscription::open(group, watched, options.receive_buffer)?);
         }
         let ledger = Ledger::new(watched.clone(), present, SystemTime::now());
         let shared = Arc::new(Shared {

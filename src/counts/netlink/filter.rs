@@ -13,7 +13,8 @@ use crate::port::{PortSet, Protocol, Span};
 use super::message;
 
 /// The most instructions the kernel takes.
-pub(super) const MAX_INSTRUCTIONS: usize = 4096;
+#[cfg(test)]
+const MAX_INSTRUCTIONS: usize = 4096;
 
 /// The most spans that fit into that: a TCP program holds two search trees of two instructions a span, and some jumps.
 pub(super) const MAX_SPANS: usize = 1000;
@@ -24,6 +25,8 @@ const LOAD_WORD_AT_INDEX: u16 = 0x40;
 const LOAD_IMMEDIATE: u16 = 0x00;
 const INDEX_IMMEDIATE: u16 = 0x01;
 const INDEX_FROM_ACCUMULATOR: u16 = 0x07;
+const INDEX_XOR: u16 = 0xac;
+const AND: u16 = 0x54;
 const JUMP: u16 = 0x05;
 const JUMP_EQUAL: u16 = 0x15;
 const JUMP_GREATER: u16 = 0x25;
@@ -43,13 +46,39 @@ pub(super) struct Instruction {
     pub(super) k: u32,
 }
 
+/// One part of the messages of a group, when several sockets share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Share {
+    /// Which part, from 0.
+    pub(super) index: u16,
+    /// How many there are: a power of two.
+    pub(super) of: u16,
+}
+
+impl Share {
+    /// All of them.
+    #[cfg(test)]
+    pub(super) const WHOLE: Self = Self { index: 0, of: 1 };
+
+    /// The bits of both ports, one against the other, that tell the part. Not the lowest: the kernel picks even ports for
+    /// outbound connections.
+    fn mask(self) -> u32 {
+        u32::from(self.of - 1) << 1
+    }
+}
+
 /// The program for the two groups of a protocol, in at most [`MAX_INSTRUCTIONS`], with at most `max_spans` spans of
 /// ports told apart.
 ///
 /// TCP: passes sockets whose local or remote port is watched, and every one that may have listened, whatever its port:
 /// whether a connection came in or went out is told by whether its local port was listened on. UDP: passes unconnected
 /// sockets whose local port is watched.
-pub(super) fn compile(watched: &PortSet, protocol: Protocol, max_spans: usize) -> Vec<Instruction> {
+pub(super) fn compile(
+    watched: &PortSet,
+    protocol: Protocol,
+    share: Share,
+    max_spans: usize,
+) -> Vec<Instruction> {
     let spans = merged(watched.spans(protocol), max_spans.clamp(1, MAX_SPANS));
     let mut program = Backwards::new();
     if spans.is_empty() {
@@ -76,6 +105,7 @@ pub(super) fn compile(watched: &PortSet, protocol: Protocol, max_spans: usize) -
             program.load_half(message::LOCAL_PORT);
         }
     }
+    program.only(share);
     program.finish()
 }
 
@@ -208,6 +238,20 @@ impl Backwards {
         self.here()
     }
 
+    /// Writes: refuse what is not of this part.
+    fn only(&mut self, share: Share) {
+        if share.of == 1 {
+            return;
+        }
+        let ours = self.here();
+        self.branch(JUMP_EQUAL, u32::from(share.index) << 1, ours, self.reject);
+        self.push(AND, share.mask());
+        self.push(INDEX_XOR, 0);
+        self.load_half(message::REMOTE_PORT);
+        self.push(INDEX_FROM_ACCUMULATOR, 0);
+        self.load_half(message::LOCAL_PORT);
+    }
+
     /// Writes: accept if the TCP socket has never begun to connect and is no accepted one.
     fn never_connected(&mut self) -> Place {
         self.branch(JUMP_EQUAL, 0, self.accept, self.reject);
@@ -283,6 +327,8 @@ mod tests {
                 LOAD_IMMEDIATE => accumulator = k,
                 INDEX_IMMEDIATE => index = k,
                 INDEX_FROM_ACCUMULATOR => index = accumulator,
+                INDEX_XOR => accumulator ^= index,
+                AND => accumulator &= k,
                 JUMP => at += k as usize,
                 JUMP_EQUAL => branch(accumulator == k),
                 JUMP_GREATER => branch(accumulator > k),
@@ -319,7 +365,7 @@ mod tests {
     fn every_port_is_told_on_either_side_for_tcp() {
         for spans in [1, 2, 3, 100, 816, 1000] {
             let watched = scattered(Protocol::Tcp, spans);
-            let program = compile(&watched, Protocol::Tcp, MAX_SPANS);
+            let program = compile(&watched, Protocol::Tcp, Share::WHOLE, MAX_SPANS);
             assert!(
                 program.len() <= MAX_INSTRUCTIONS,
                 "{spans} spans take {}",
@@ -346,7 +392,7 @@ mod tests {
     #[test]
     fn every_port_is_told_for_udp_and_connected_sockets_never_pass() {
         let watched = scattered(Protocol::Udp, 740);
-        let program = compile(&watched, Protocol::Udp, MAX_SPANS);
+        let program = compile(&watched, Protocol::Udp, Share::WHOLE, MAX_SPANS);
         for number in 0..=u16::MAX {
             let is_watched = watched.contains(Port::udp(number));
             assert_eq!(
@@ -361,7 +407,12 @@ mod tests {
 
     #[test]
     fn a_tcp_listener_passes_whatever_its_port() {
-        let program = compile(&scattered(Protocol::Tcp, 816), Protocol::Tcp, MAX_SPANS);
+        let program = compile(
+            &scattered(Protocol::Tcp, 816),
+            Protocol::Tcp,
+            Share::WHOLE,
+            MAX_SPANS,
+        );
         for number in 1..=u16::MAX {
             assert!(passes(&program, &message(number, 0, Some(0))), "{number}");
         }
@@ -374,8 +425,37 @@ mod tests {
     }
 
     #[test]
+    fn every_message_is_of_exactly_one_share() {
+        let watched = PortSet::full();
+        for protocol in Protocol::ALL {
+            let programs: Vec<_> = (0..4)
+                .map(|index| compile(&watched, protocol, Share { index, of: 4 }, MAX_SPANS))
+                .collect();
+            let mut passed = [0; 4];
+            // The ports the kernel hands out for outbound connections.
+            for number in (32_768..60_999).step_by(2) {
+                let of_tcp = (protocol == Protocol::Tcp).then_some(1460);
+                let remote = of_tcp.map_or(0, |_| 3476);
+                let takers: Vec<_> = (0..4)
+                    .filter(|&part| passes(&programs[part], &message(number, remote, of_tcp)))
+                    .collect();
+                assert_eq!(takers.len(), 1, "{number}");
+                passed[takers[0]] += 1;
+            }
+            assert!(passed.iter().all(|&count| count > 3000), "{passed:?}");
+        }
+        let most = compile(
+            &scattered(Protocol::Tcp, 1000),
+            Protocol::Tcp,
+            Share { index: 3, of: 4 },
+            MAX_SPANS,
+        );
+        assert!(most.len() <= MAX_INSTRUCTIONS);
+    }
+
+    #[test]
     fn nothing_watched_lets_nothing_pass() {
-        let program = compile(&PortSet::new(), Protocol::Tcp, MAX_SPANS);
+        let program = compile(&PortSet::new(), Protocol::Tcp, Share::WHOLE, MAX_SPANS);
         assert!(!passes(&program, &message(3476, 0, Some(0))));
         assert!(!passes(&program, &message(3476, 3476, Some(1460))));
     }
@@ -384,7 +464,7 @@ mod tests {
     fn too_many_spans_let_more_pass_never_less() {
         let watched: PortSet = (1..=u16::MAX).step_by(2).map(Port::tcp).collect();
         for spans in [MAX_SPANS, 10, 1] {
-            let program = compile(&watched, Protocol::Tcp, spans);
+            let program = compile(&watched, Protocol::Tcp, Share::WHOLE, spans);
             assert!(program.len() <= MAX_INSTRUCTIONS);
             for number in (1..=u16::MAX).step_by(2) {
                 assert!(passes(&program, &message(number, 2, Some(1460))));
@@ -423,7 +503,7 @@ mod tests {
             remote in 1..=u16::MAX,
         ) {
             let tcp: PortSet = ports.iter().copied().map(Port::tcp).collect();
-            let program = compile(&tcp, Protocol::Tcp, MAX_SPANS);
+            let program = compile(&tcp, Protocol::Tcp, Share::WHOLE, MAX_SPANS);
             let expected = ports.contains(&local) || ports.contains(&remote);
             prop_assert_eq!(passes(&program, &message(local, remote, Some(1))), expected);
             for &port in &ports {

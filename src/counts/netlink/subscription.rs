@@ -16,13 +16,20 @@ use socket2::{SockFilter, SockRef};
 use crate::port::{PortSet, Protocol};
 
 use super::Error;
-use super::filter::{self, Instruction, MAX_SPANS};
+use super::filter::{self, Instruction, MAX_SPANS, Share};
 
 /// Longer than any message: a kernel that grows `struct tcp_info` many times over still fits.
 pub(super) const LONGEST_MESSAGE: usize = 4096;
 
 /// The receive buffer asked for, in octets. Memory is taken by waiting messages only, 1.3 kB each.
 const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// What the sockets of a TCP group should hold together, in octets. The kernel tells of sockets from a work queue: when that
+/// has had to wait for a processor it tells of thousands in one go, whatever the rate.
+const ENOUGH: usize = 4 << 20;
+
+/// Sockets among which a TCP group is shared, at most: each costs every closed socket of the host.
+const MOST_SHARES: usize = 4;
 
 /// What is heard on a socket: a protocol over one address family.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +79,7 @@ pub(super) enum Heard {
 pub(super) struct Subscription {
     socket: OwnedFd,
     protocol: Protocol,
+    share: Share,
     inode: u64,
     /// Drops accounted for, as `sk_drops` counts them: modulo 2^32.
     drops: u32,
@@ -80,27 +88,42 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// Subscribes, filtered from the first message on.
+    /// Subscribes to a group, filtered from the first message on. One socket does if its buffer is large; where the user
+    /// may have a small one only, several share TCP's messages.
     pub(super) fn open(
         group: Group,
         watched: &PortSet,
         receive_buffer: Option<usize>,
-    ) -> Result<Self, Error> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            flags,
-            Some(netlink::SOCK_DIAG),
-        )
-        .map_err(Error::os("open a netlink socket"))?;
-        enlarge(socket.as_fd(), receive_buffer)?;
+    ) -> Result<Vec<Self>, Error> {
+        let first = unbound(receive_buffer)?;
+        let buffer = sockopt::socket_recv_buffer_size(&first)
+            .map_err(Error::os("look at the netlink socket's buffer"))?;
+        let shares = match group.protocol {
+            Protocol::Tcp => shares(buffer),
+            Protocol::Udp => 1,
+        };
+        let mut subscriptions = Vec::with_capacity(usize::from(shares));
+        let mut socket = Some(first);
+        for index in 0..shares {
+            let socket = match socket.take() {
+                Some(first) => first,
+                None => unbound(receive_buffer)?,
+            };
+            let share = Share { index, of: shares };
+            subscriptions.push(Self::bind(socket, group, share, watched)?);
+        }
+        Ok(subscriptions)
+    }
+
+    fn bind(socket: OwnedFd, group: Group, share: Share, watched: &PortSet) -> Result<Self, Error> {
         let inode = rustix::fs::fstat(&socket)
             .map_err(Error::os("look at the netlink socket"))?
             .st_ino;
+        let protocol = group.protocol;
         let subscription = Self {
             socket,
-            protocol: group.protocol,
+            protocol,
+            share,
             inode,
             drops: 0,
             overruns: 0,
@@ -122,10 +145,11 @@ impl Subscription {
         let socket = SockRef::from(&self.socket);
         let mut spans = MAX_SPANS;
         loop {
-            let program: Vec<SockFilter> = filter::compile(watched, self.protocol, spans)
-                .iter()
-                .map(loadable)
-                .collect();
+            let program: Vec<SockFilter> =
+                filter::compile(watched, self.protocol, self.share, spans)
+                    .iter()
+                    .map(loadable)
+                    .collect();
             let Err(refusal) = socket.attach_filter(&program) else {
                 return Ok(());
             };
@@ -189,6 +213,24 @@ impl AsFd for Subscription {
     }
 }
 
+fn unbound(receive_buffer: Option<usize>) -> Result<OwnedFd, Error> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        Some(netlink::SOCK_DIAG),
+    )
+    .map_err(Error::os("open a netlink socket"))?;
+    enlarge(socket.as_fd(), receive_buffer)?;
+    Ok(socket)
+}
+
+/// How many sockets with a buffer of this size share a TCP group: a power of two.
+fn shares(buffer: usize) -> u16 {
+    let enough = ENOUGH.div_ceil(buffer.max(1));
+    enough.next_power_of_two().min(MOST_SHARES) as u16
+}
+
 /// Takes the largest buffer there is to be had: what is asked for with CAP_NET_ADMIN, else up to net.core.rmem_max.
 fn enlarge(socket: BorrowedFd<'_>, receive_buffer: Option<usize>) -> Result<(), Error> {
     let step = "enlarge the netlink socket's buffer";
@@ -243,9 +285,19 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
     fn a_subscription_finds_itself_in_the_kernel_s_table() {
         let watched = PortSet::full();
         for group in Group::ALL {
-            let mut subscription = Subscription::open(group, &watched, None).unwrap();
-            assert_eq!(subscription.dropped_since(), Some(0));
+            for mut subscription in Subscription::open(group, &watched, None).unwrap() {
+                assert_eq!(subscription.dropped_since(), Some(0));
+            }
         }
+    }
+
+    #[test]
+    fn a_small_buffer_is_made_up_for_by_more_sockets() {
+        assert_eq!(shares(16 << 20), 1);
+        assert_eq!(shares(4 << 20), 1);
+        assert_eq!(shares((4 << 20) - 1), 2);
+        assert_eq!(shares(425_984), 4);
+        assert_eq!(shares(0), 4);
     }
 
     #[test]
@@ -255,14 +307,14 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
             .flat_map(|number| Protocol::ALL.map(|protocol| crate::port::Port { number, protocol }))
             .collect();
         for group in Group::ALL {
-            let subscription = Subscription::open(group, &every_other, None).unwrap();
+            let subscriptions = Subscription::open(group, &every_other, None).unwrap();
             for watched in [
                 PortSet::new(),
                 PortSet::full(),
                 every_other.clone(),
                 every_other.clone(),
             ] {
-                subscription.filter(&watched).unwrap();
+                subscriptions[0].filter(&watched).unwrap();
             }
         }
     }
