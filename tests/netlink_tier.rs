@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -83,7 +83,7 @@ impl Tier {
                 "{port}: {seen:?}, expected {expected:?}, lost {}",
                 self.counts.lost()
             );
-            thread::yield_now();
+            pause();
         }
     }
 
@@ -132,17 +132,22 @@ fn listener(address: IpAddr) -> (TcpListener, Port) {
     (listener, port)
 }
 
-/// A port nobody uses now, below the ports the kernel hands out by itself.
+/// A port on which nothing listens, below those the kernel hands out by itself. Found without binding it: the end of
+/// a probing listener may be told late, to a tier that was started meanwhile.
 fn free_port() -> Port {
-    use std::sync::atomic::AtomicU16;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let spread = (std::process::id() % 97) as u16 * 64;
     loop {
         let number = 21_000 + (spread + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
-        if TcpListener::bind((V4, number)).is_ok() && UdpSocket::bind((V4, number)).is_ok() {
+        if TcpStream::connect((V4, number)).is_err() {
             return Port::tcp(number);
         }
     }
+}
+
+/// Between two looks at something that is waited for.
+fn pause() {
+    thread::sleep(Duration::from_millis(2));
 }
 
 fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
@@ -307,6 +312,7 @@ fn tables_read_amid_traffic_change_nothing() {
                 "{last:?} then {seen:?}"
             );
             last = seen;
+            pause();
         }
     });
     tier.expect(
@@ -420,6 +426,7 @@ fn listeners_that_live_less_than_a_millisecond_are_counted() {
     while tier.counts.counts(udp).opened != Some(200) {
         assert!(Instant::now() < deadline, "{:?}", tier.counts.counts(udp));
         tier.sample();
+        pause();
     }
     tier.settle(marker);
     assert_eq!(tier.counts.counts(udp).opened, Some(200));
@@ -668,6 +675,7 @@ fn changing_what_is_watched_amid_traffic_loses_nothing() {
             for also in [&others[..], &others[..1], &[]] {
                 tier.watch(also.iter().copied().chain([port]));
                 tier.sample();
+                pause();
             }
         }
     });

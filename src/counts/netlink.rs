@@ -42,10 +42,9 @@ use self::ledger::Ledger;
 use self::message::Destroyed;
 use self::subscription::{Group, Heard, LONGEST_MESSAGE, Subscription};
 
-/// How many messages the reader takes from a socket before it lets others at the books.
-const BATCH: usize = 256;
-/// How many messages are taken from a socket before a table is booked: more than a buffer holds.
-const BACKLOG: usize = 65_536;
+/// How many messages are taken from a socket in one go: more than all but the largest buffers hold. They are taken before
+/// any is booked, because the kernel can tell faster than books are kept.
+const BATCH: usize = 8192;
 
 /// Why sockets destroyed cannot be heard of.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +116,7 @@ impl Netlink {
                 ledger,
                 subscriptions,
                 lost: 0,
+                inbox: Vec::new(),
             }),
         });
         let (stopped, stop) = io::pipe().map_err(|source| Error::Os {
@@ -272,7 +272,7 @@ impl Shared {
             }
             for (index, socket) in waiting.iter().enumerate() {
                 if !socket.revents().is_empty() {
-                    self.books().drain(index, BATCH, SystemTime::now())?;
+                    self.books().drain(index, SystemTime::now())?;
                 }
             }
         }
@@ -285,6 +285,8 @@ struct Books {
     ledger: Ledger,
     subscriptions: Vec<Subscription>,
     lost: u64,
+    /// Taken from a socket and not yet booked; empty between steps.
+    inbox: Vec<Destroyed>,
 }
 
 impl Books {
@@ -298,46 +300,52 @@ impl Books {
     /// Books everything that waits.
     fn catch_up(&mut self, now: SystemTime) {
         for index in 0..self.subscriptions.len() {
-            if let Err(error) = self.drain(index, BACKLOG, now) {
+            if let Err(error) = self.drain(index, now) {
                 tracing::error!(%error, "a netlink socket cannot be read");
             }
         }
     }
 
-    /// Books up to `most` messages that wait on one socket.
-    fn drain(&mut self, index: usize, most: usize, now: SystemTime) -> io::Result<()> {
-        let Self {
-            ledger,
-            subscriptions,
-            lost,
-        } = self;
-        let Some(subscription) = subscriptions.get_mut(index) else {
+    /// Books what waits on one socket.
+    fn drain(&mut self, index: usize, now: SystemTime) -> io::Result<()> {
+        let outcome = self.receive(index);
+        for destroyed in self.inbox.drain(..) {
+            self.ledger.book(destroyed, now);
+        }
+        outcome
+    }
+
+    fn receive(&mut self, index: usize) -> io::Result<()> {
+        let Some(subscription) = self.subscriptions.get_mut(index) else {
             return Ok(());
         };
         let mut buffer = [0; LONGEST_MESSAGE];
-        let mut dropped = 0;
-        for _ in 0..most {
+        for _ in 0..BATCH {
             match subscription.receive(&mut buffer)? {
                 Heard::Message(length) => {
                     match Destroyed::parse(&buffer[..length], subscription.protocol()) {
-                        Ok(Some(destroyed)) => ledger.book(destroyed, now),
-                        Ok(None) => {}
-                        Err(message::Unreadable) => dropped += 1,
+                        Ok(destroyed) => self.inbox.extend(destroyed),
+                        Err(message::Unreadable) => lose(&mut self.lost, 1),
                     }
                 }
-                Heard::Nothing { dropped: overrun } => {
-                    dropped += overrun;
+                Heard::Nothing { dropped } => {
+                    lose(&mut self.lost, dropped);
                     break;
                 }
             }
         }
-        if dropped > 0 && *lost == 0 {
-            tracing::warn!(
-                dropped,
-                "messages about destroyed sockets were lost: raise net.core.rmem_max, or grant CAP_NET_ADMIN"
-            );
-        }
-        *lost += u64::from(dropped);
         Ok(())
     }
+}
+
+/// Counts messages lost; the log is told of the first.
+fn lose(lost: &mut u64, more: u32) {
+    if *lost == 0 && more > 0 {
+        tracing::warn!(
+            lost = more,
+            "the kernel could not tell of every destroyed socket: counters fall short by so many. \
+             Raise net.core.rmem_max to 8388608, or grant CAP_NET_ADMIN"
+        );
+    }
+    *lost += u64::from(more);
 }
