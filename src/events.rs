@@ -54,6 +54,8 @@ enum Happening {
     Opened,
     /// Another process holds it, or it is another program, or a rule allows it now and did not before.
     Changed,
+    /// It opened and closed since the last look.
+    CameAndWent,
     /// It is there no more.
     Closed,
 }
@@ -70,8 +72,19 @@ impl Journal {
     }
 
     /// Tells what has happened to the listeners of watched ports since the last call. A port that a reload adds to the
-    /// watch set tells of its listeners as opened: that is when they were seen.
-    pub fn note(&mut self, lit: &[Lit<'_>]) {
+    /// watch set tells of its listeners as opened: that is when they were seen. `brief` are listeners that have closed, also
+    /// such as no table has shown.
+    pub fn note(&mut self, lit: &[Lit<'_>], brief: &[Lit<'_>]) {
+        for lit in brief {
+            if let Some(expected) = lit.expected
+                && !self
+                    .known
+                    .keys()
+                    .any(|key| key.cookie == lit.listener.cookie)
+            {
+                self.tell(Happening::CameAndWent, &Known::of(lit, expected));
+            }
+        }
         let mut before = std::mem::take(&mut self.known);
         for lit in lit {
             let Some(expected) = lit.expected else {
@@ -152,6 +165,7 @@ impl Happening {
             Self::Found => "listener found",
             Self::Opened => "listener opened",
             Self::Changed => "listener changed owner",
+            Self::CameAndWent => "listener came and went",
             Self::Closed => "listener closed",
         }
     }

@@ -19,7 +19,7 @@ use crate::port::{Port, PortSet};
 use crate::snapshot::{
     Audit, Collector, Lights, Lit, Namespaces, Reload, Run, Snapshot, Space, Watched,
 };
-use crate::sockets::{self, Listener, Reader, SocketTable};
+use crate::sockets::{self, Listener, Reader, SocketTable, Wanted};
 use crate::watch::Facts;
 
 mod activity;
@@ -80,7 +80,14 @@ impl Sampler {
 
     /// Takes up a new watch set; counters stay.
     pub fn watch(&mut self, watched: &PortSet) {
-        self.counts.watch(watched);
+        let present = self.read_table(watched).unwrap_or_else(|error| {
+            tracing::warn!(
+                error = %Chain(&error),
+                "what is open on newly watched ports cannot be told from what opens next"
+            );
+            SocketTable::default()
+        });
+        self.counts.watch(watched, &present);
     }
 
     /// Takes one sample.
@@ -96,11 +103,12 @@ impl Sampler {
         let mut lit = table
             .as_ref()
             .map(|table| self.look_up_owners(config, table, &others, &mut runs));
-        if let Some(lit) = &lit {
-            self.journal.note(lit);
-        }
         let view = lit.as_deref().map(View::of);
         let ephemeral = ephemeral::udp_ports();
+        let brief = self.brief(config, &ephemeral);
+        if let Some(lit) = &lit {
+            self.journal.note(lit, &brief);
+        }
         let watched = self.watched(config, view.as_ref(), &ephemeral);
         let space = self.space(config, view.as_ref(), &ephemeral);
         let audit = self.audit(&mut runs);
@@ -117,7 +125,7 @@ impl Sampler {
             namespaces,
             space,
             collectors: runs,
-            lost: Vec::new(),
+            lost: self.counts.lost(),
             audit,
             reload,
         }
@@ -132,19 +140,32 @@ impl Sampler {
         runs: &mut Vec<Run>,
     ) -> Option<SocketTable> {
         let start = Instant::now();
-        let wanted = self.counts.wanted(config.watch.ports());
-        let result = self
-            .reader
-            .read(wanted)
-            .and_then(|table| holding(table, &self.own));
-        match &result {
-            Ok(table) => self.counts.after_read(table, now),
-            Err(error) => {
-                self.explain(Collector::Sockets, error);
-            }
-        }
+        self.counts.before_read();
+        let result = self.read_table(config.watch.ports());
         runs.push(run(Collector::Sockets, result.is_ok(), start));
+        if let Err(error) = &result {
+            self.explain(Collector::Sockets, error);
+        }
+        let start = Instant::now();
+        self.counts.after_read(result.as_ref().ok(), now);
+        if let Some((collector, is_alive)) = self.counts.collector() {
+            runs.push(run(collector, is_alive, start));
+        }
         result.ok()
+    }
+
+    fn read_table(&mut self, watched: &PortSet) -> Result<SocketTable, sockets::Error> {
+        let listened = self.counts.listened();
+        let wanted = if self.counts.wants_connections() {
+            Wanted::Connections {
+                watched,
+                listened: &listened,
+            }
+        } else {
+            Wanted::Listeners
+        };
+        let table = self.reader.read(wanted)?;
+        holding(table, &self.own)
     }
 
     /// The listeners of the other network namespaces, where the configuration asks for them, and how many of the host's
@@ -230,6 +251,21 @@ impl Sampler {
         lit
     }
 
+    /// Listeners on watched ports that have closed, also such as no table has shown. Those are not told of in the log where
+    /// they may have been a client's: a host that resolves names opens hundreds a second.
+    fn brief<'a>(&mut self, config: &'a Config, ephemeral: &PortSet) -> Vec<Lit<'a>> {
+        let own: Arc<str> = Arc::from("");
+        let unknown = Arc::new(Owner::Unknown { creator: None });
+        let may_be_client =
+            |port: Port| ephemeral.contains(port) && config.watch.active().contains(port);
+        self.counts
+            .closed_listeners()
+            .iter()
+            .filter(|listener| !may_be_client(listener.port))
+            .map(|listener| judged(config, listener, Arc::clone(&unknown), &own))
+            .collect()
+    }
+
     fn watched<'a>(
         &mut self,
         config: &'a Config,
@@ -240,7 +276,7 @@ impl Sampler {
         let used = self.counts.used();
         let shown = self
             .activity
-            .shown(active, used, view.map(|view| &view.lit), ephemeral);
+            .shown(active, &used, view.map(|view| &view.lit), ephemeral);
         let (shown, suppressed) = limit_ports(shown, view, config);
         let mut ports: Vec<Port> = config.watch.dense_ports().chain(shown).collect();
         ports.sort_unstable();
@@ -303,14 +339,14 @@ impl Sampler {
         match read {
             Ok(counters) => {
                 let host = counters.since(first);
-                let of = |what, host| Audit {
+                let of = |what, host, counted| Audit {
                     what,
                     host,
-                    counted: None,
+                    counted,
                 };
                 vec![
-                    of("passive_opens", host.passive_opens),
-                    of("udp_no_ports", host.udp_no_ports),
+                    of("passive_opens", host.passive_opens, self.counts.accepted()),
+                    of("udp_no_ports", host.udp_no_ports, None),
                 ]
             }
             Err(error) => {

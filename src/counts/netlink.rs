@@ -181,6 +181,20 @@ impl Netlink {
         self.shared.books().ledger.counts(port)
     }
 
+    /// Whether the reader's thread is at work. Without it, what waits is read at each table only.
+    #[must_use]
+    pub fn is_reading(&self) -> bool {
+        self.reader
+            .as_ref()
+            .is_some_and(|reader| !reader.is_finished())
+    }
+
+    /// Connections accepted since start on every port that is or was watched.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.shared.books().ledger.accepted()
+    }
+
     /// Messages on watched ports that never reached the books: what the kernel dropped because the buffer was full, by its
     /// own count where it can be read, else one for each time it said so; and what could not be understood. Never goes down.
     #[must_use]
