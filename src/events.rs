@@ -4,16 +4,13 @@
 //! What an attacker can repeat is limited: the log says how many events it left out. Counters are not concerned.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::Limiter;
 use crate::owners::Owner;
-use crate::port::Port;
 use crate::snapshot::Lit;
-use crate::sockets::Listener;
+use crate::sockets::{Listener, ListenerKey};
 
 /// Knows which listeners of watched ports were there last time, and tells the difference.
 #[derive(Debug)]
@@ -31,8 +28,7 @@ const EVENTS_A_MINUTE: u32 = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     netns: Arc<str>,
-    cookie: Option<NonZeroU64>,
-    place: (Port, IpAddr, Option<u64>),
+    socket: ListenerKey,
 }
 
 /// A listener as it was last seen.
@@ -77,10 +73,7 @@ impl Journal {
     pub fn note(&mut self, lit: &[Lit<'_>], brief: &[Lit<'_>]) {
         for lit in brief {
             if let Some(expected) = lit.expected
-                && !self
-                    .known
-                    .keys()
-                    .any(|key| key.cookie == lit.listener.cookie)
+                && !self.known.contains_key(&Key::of(lit))
             {
                 self.tell(Happening::CameAndWent, &Known::of(lit, expected));
             }
@@ -173,11 +166,9 @@ impl Happening {
 
 impl Key {
     fn of(lit: &Lit<'_>) -> Self {
-        let listener = &lit.listener;
         Self {
             netns: Arc::clone(&lit.netns),
-            cookie: listener.cookie,
-            place: (listener.port, listener.address, listener.inode),
+            socket: lit.listener.key(),
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::watch::Facts;
 mod activity;
 mod ephemeral;
 
-use activity::Activity;
+use activity::{Activity, Clients};
 
 /// Asks the readers, one sample at a time.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub struct Sampler {
     owners: Owners,
     journal: Journal,
     activity: Activity,
+    clients: Clients,
     /// The exporter's own listening sockets: a table without them is not this host's.
     own: Vec<SocketAddr>,
     /// The host's counters when counting began; `None` where they cannot be read.
@@ -64,6 +65,7 @@ impl Sampler {
             owners,
             journal: Journal::new(),
             activity: Activity::default(),
+            clients: Clients::default(),
             own,
             audit_start,
             namespaces,
@@ -100,11 +102,14 @@ impl Sampler {
         let mut runs = Vec::new();
         let table = self.read_sockets(config, now, &mut runs);
         let (namespaces, others) = self.read_namespaces(config);
+        let ephemeral = ephemeral::udp_ports();
         let mut lit = table
             .as_ref()
-            .map(|table| self.look_up_owners(config, table, &others, &mut runs));
-        let view = lit.as_deref().map(View::of);
-        let ephemeral = ephemeral::udp_ports();
+            .map(|table| self.look_up_owners(config, table, &others, &ephemeral, &mut runs));
+        let view = table
+            .as_ref()
+            .zip(lit.as_deref())
+            .map(|(table, lit)| View::of(table, lit));
         let brief = self.brief(config, &ephemeral);
         if let Some(lit) = &lit {
             self.journal.note(lit, &brief);
@@ -225,6 +230,7 @@ impl Sampler {
         config: &'a Config,
         table: &SocketTable,
         others: &[(Arc<str>, SocketTable)],
+        ephemeral: &PortSet,
         runs: &mut Vec<Run>,
     ) -> Vec<Lit<'a>> {
         let start = Instant::now();
@@ -233,6 +239,9 @@ impl Sampler {
             .chain(others.iter().map(|(netns, table)| (netns, table)))
             .flat_map(|(netns, table)| table.listeners.iter().map(move |each| (netns, each)))
             .collect();
+        let listeners = self.clients.sift(listeners, |listener| {
+            ephemeral.contains(listener.port) && config.watch.owner(listener.port).is_none()
+        });
         let resolution = self.owners.resolve(listeners.iter().map(|(_, each)| *each));
         if resolution.unknown > 0 && !self.failing.contains(&Collector::Owners) {
             tracing::warn!(
@@ -388,12 +397,12 @@ struct View {
 }
 
 impl View {
-    fn of(lit: &[Lit<'_>]) -> Self {
-        let own = || lit.iter().filter(|lit| lit.netns.is_empty());
+    fn of(table: &SocketTable, lit: &[Lit<'_>]) -> Self {
         Self {
-            lit: own().map(|lit| lit.listener.port).collect(),
-            unexpected: own()
-                .filter(|lit| lit.expected == Some(false))
+            lit: table.listeners.iter().map(|each| each.port).collect(),
+            unexpected: lit
+                .iter()
+                .filter(|lit| lit.netns.is_empty() && lit.expected == Some(false))
                 .map(|lit| lit.listener.port)
                 .collect(),
         }

@@ -177,7 +177,9 @@ pub static FAMILIES: [Family; 32] = [
         name: "darkport_listener_info",
         kind: Kind::Gauge,
         help: "A listening socket of this host, on any port, with its owner as labels; watch and expected are empty for \
-               a port that is not watched, an owner part that is not known is empty, process=\"kernel\" is the kernel itself.",
+               a port that is not watched, an owner part that is not known is empty, process=\"kernel\" is the kernel itself. An \
+               unwatched UDP socket on an ephemeral port, which may be a client's, is listed from the second scrape on \
+               that sees it.",
         labels: &[
             "port", "protocol", "address", "watch", "process", "user", "unit", "expected", "netns",
         ],
