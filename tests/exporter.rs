@@ -56,6 +56,14 @@ fn dark_port() -> u16 {
     }
 }
 
+/// What this process is called where processes are listed.
+fn own_name() -> String {
+    std::fs::read_to_string("/proc/self/comm")
+        .unwrap()
+        .trim_end()
+        .to_owned()
+}
+
 fn listen(number: u16) -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, number)).unwrap()
 }
@@ -94,7 +102,8 @@ fn a_listener_is_told_of_with_its_owner_and_its_rule() {
             Some(0.0)
         );
         let start = format!(
-            "darkport_listener_info{{port=\"{port}\",protocol=\"tcp\",address=\"127.0.0.1\",watch=\"{watch}\",process=\"exporter-"
+            "darkport_listener_info{{port=\"{port}\",protocol=\"tcp\",address=\"127.0.0.1\",watch=\"{watch}\",process=\"{}\"",
+            own_name()
         );
         let info = scrape
             .series("darkport_listener_info")
