@@ -67,17 +67,20 @@ impl Journal {
         }
     }
 
-    /// Tells what has happened to the listeners of watched ports since the last call. A port that a reload adds to the
-    /// watch set tells of its listeners as opened: that is when they were seen. `brief` are listeners that have closed, also
-    /// such as no table has shown.
-    pub fn note(&mut self, lit: &[Lit<'_>], brief: &[Lit<'_>]) {
-        for lit in brief {
+    /// Tells of listeners on watched ports that have closed, where no table has shown them.
+    pub fn note_closed(&self, closed: &[Lit<'_>]) {
+        for lit in closed {
             if let Some(expected) = lit.expected
                 && !self.known.contains_key(&Key::of(lit))
             {
                 self.tell(Happening::CameAndWent, &Known::of(lit, expected));
             }
         }
+    }
+
+    /// Tells what has happened to the listeners of watched ports since the last call. A port that a reload adds to the
+    /// watch set tells of its listeners as opened: that is when they were seen.
+    pub fn note(&mut self, lit: &[Lit<'_>]) {
         let mut before = std::mem::take(&mut self.known);
         for lit in lit {
             let Some(expected) = lit.expected else {

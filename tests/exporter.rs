@@ -329,3 +329,70 @@ fn the_limits_cut_and_say_how_much() {
     let suppressed = scrape.value("darkport_series_suppressed{family=\"darkport_listener_info\"}");
     assert!(suppressed >= Some(3.0), "{suppressed:?}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_lives_between_two_scrapes_is_counted_and_told() {
+    let number = dark_port();
+    let watching = Watching::new(&format!("watch:\n- {{name: brief, ports: [{number}]}}\n"));
+    let mut exporter = watching.exporter(&["--collector.tier=netlink"]);
+    let (tcp, udp) = (Port::tcp(number), Port::udp(number));
+    let before = exporter.scrape();
+    assert_eq!(
+        before.value("darkport_counting_tier{tier=\"netlink\"}"),
+        Some(1.0)
+    );
+    for port in [tcp, udp] {
+        assert_eq!(
+            before.of_port("darkport_listener_opened_total", port),
+            Some(0.0)
+        );
+    }
+    for _ in 0..20 {
+        drop(listen(number));
+        drop(UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).unwrap());
+    }
+    let listener = listen(number);
+    for _ in 0..5 {
+        drop(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        drop(listener.accept().unwrap());
+    }
+    drop(listener);
+    let after = wait_for("all of them", || {
+        let scrape = exporter.scrape();
+        (scrape.of_port("darkport_inbound_accepted_total", tcp) == Some(5.0)).then_some(scrape)
+    });
+    assert_eq!(
+        after.of_port("darkport_listener_opened_total", tcp),
+        Some(21.0)
+    );
+    assert_eq!(
+        after.of_port("darkport_listener_opened_total", udp),
+        Some(20.0)
+    );
+    assert_eq!(
+        after.of_port("darkport_outbound_connections_total", tcp),
+        Some(5.0)
+    );
+    assert_eq!(after.of_port("darkport_listening", tcp), Some(0.0));
+    assert_eq!(
+        after.value("darkport_events_lost_total{source=\"netlink\"}"),
+        Some(0.0)
+    );
+    assert_eq!(
+        after.value("darkport_collector_success{collector=\"netlink\"}"),
+        Some(1.0)
+    );
+    let counted = after
+        .value("darkport_audit_counted_total{what=\"passive_opens\"}")
+        .unwrap();
+    let host = after
+        .value("darkport_audit_host_total{what=\"passive_opens\"}")
+        .unwrap();
+    assert!(counted == 5.0 && host >= counted, "{counted} of {host}");
+    exporter.logged(&[
+        "level=WARN",
+        "listener came and went",
+        &format!("port={number} protocol=tcp"),
+    ]);
+}
