@@ -96,12 +96,12 @@ impl Exporter {
         Self::spawn(command)
     }
 
-    /// Starts it through another program, which gets the exporter's path as its last argument before the flags.
-    pub fn start_through(wrapper: &[&str], arguments: &[&str]) -> Self {
+    /// Starts a copy of it through another program, which gets the copy's path as its last argument before the flags.
+    pub fn start_copy(copy: &Path, wrapper: &[&str], arguments: &[&str]) -> Self {
         let mut command = Command::new(wrapper[0]);
         command
             .args(&wrapper[1..])
-            .arg(program())
+            .arg(copy)
             .arg("--web.listen-address=127.0.0.1:0")
             .args(arguments);
         Self::spawn(command)
