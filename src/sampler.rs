@@ -4,7 +4,6 @@
 //! the snapshot stands.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -15,7 +14,7 @@ use crate::events::Journal;
 use crate::owners::Owners;
 use crate::port::{Port, PortSet};
 use crate::snapshot::{Audit, Collector, Lights, Lit, Reload, Run, Snapshot, Space, Watched};
-use crate::sockets::{self, Reader, SocketTable};
+use crate::sockets::{Reader, SocketTable};
 use crate::watch::Facts;
 
 mod activity;
@@ -31,8 +30,6 @@ pub struct Sampler {
     owners: Owners,
     journal: Journal,
     activity: Activity,
-    /// The exporter's own listening sockets: a table without them is not this host's.
-    own: Vec<SocketAddr>,
     /// The host's counters when counting began; `None` where they cannot be read.
     audit_start: Option<HostCounters>,
     /// Collectors that failed last time: a failure is logged when it begins, not at every scrape.
@@ -40,14 +37,12 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler of these readers. `own` are the exporter's own listening sockets; `audit_start` the host's counters read
-    /// when counting began.
+    /// A sampler of these readers. `audit_start` are the host's counters read when counting began.
     #[must_use]
     pub fn new(
         reader: Reader,
         counts: Counts,
         owners: Owners,
-        own: Vec<SocketAddr>,
         audit_start: Option<HostCounters>,
     ) -> Self {
         Self {
@@ -56,7 +51,6 @@ impl Sampler {
             owners,
             journal: Journal::new(),
             activity: Activity::default(),
-            own,
             audit_start,
             failing: HashSet::new(),
         }
@@ -122,10 +116,7 @@ impl Sampler {
     ) -> Option<SocketTable> {
         let start = Instant::now();
         let wanted = self.counts.wanted(config.watch.ports());
-        let result = self
-            .reader
-            .read(wanted)
-            .and_then(|table| holding(table, &self.own));
+        let result = self.reader.read(wanted);
         match &result {
             Ok(table) => self.counts.after_read(table, now),
             Err(error) => {
@@ -324,24 +315,6 @@ fn run(collector: Collector, success: bool, start: Instant) -> Run {
         collector,
         success,
         duration: start.elapsed(),
-    }
-}
-
-/// Refuses a table in which the exporter's own listeners are missing: it would read as silence.
-fn holding(table: SocketTable, own: &[SocketAddr]) -> Result<SocketTable, sockets::Error> {
-    let ports: HashSet<Port> = table
-        .listeners
-        .iter()
-        .map(|listener| listener.port)
-        .collect();
-    match own
-        .iter()
-        .find(|address| !ports.contains(&Port::tcp(address.port())))
-    {
-        None => Ok(table),
-        Some(address) => Err(sockets::Error::Incomplete(format!(
-            "the exporter's own listener on {address} is not in it"
-        ))),
     }
 }
 
