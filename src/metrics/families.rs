@@ -205,7 +205,7 @@ pub static FAMILIES: [Family; 32] = [
         labels: CLASS,
         tiers: ALL_TIERS,
         values: Values::Snapshot(|snapshot, samples| {
-            classes(snapshot, samples, &snapshot.space.ports)
+            classes(snapshot, samples, &snapshot.space.ports);
         }),
     },
     Family {
@@ -371,7 +371,7 @@ pub static FAMILIES: [Family; 32] = [
         labels: &[],
         tiers: ALL_TIERS,
         values: Values::Snapshot(|snapshot, samples| {
-            samples.push([], claim(snapshot.reload.successful))
+            samples.push([], claim(snapshot.reload.successful));
         }),
     },
     Family {
