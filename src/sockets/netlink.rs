@@ -91,9 +91,7 @@ impl Netlink {
                 .then(|| connection(entry))
         })?;
         table.skipped += found.skipped;
-        table
-            .connections
-            .extend(once_each(found.kept, |connection| connection.cookie));
+        table.connections = once_each(found.kept, |connection| connection.cookie);
         Ok(())
     }
 

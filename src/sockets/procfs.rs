@@ -61,19 +61,15 @@ impl Procfs {
             let bound = piece.0.iter().filter(|socket| is_unconnected(socket));
             listeners.extend(bound.map(udp_listener));
         })?;
+        let inode = |listener: &Listener| listener.inode.and_then(NonZeroU64::new);
         let mut table = SocketTable {
-            listeners: once_each(listeners, |listener| {
-                listener.inode.and_then(NonZeroU64::new)
-            })
-            .collect(),
+            listeners: once_each(listeners, inode),
             ..SocketTable::default()
         };
         if let Wanted::Connections { watched, listened } = wanted {
             let concern = Concern::of(watched, listened, &table.listeners);
-            let ends = |connection: &Connection| Some((connection.local, connection.remote));
-            table.connections = once_each(connections, ends)
-                .filter(|connection| concern.covers(connection))
-                .collect();
+            connections.retain(|connection| concern.covers(connection));
+            table.connections = once_each(connections, |c| Some((c.local, c.remote)));
         }
         Ok(table)
     }
