@@ -158,6 +158,30 @@ impl Exporter {
     }
 }
 
+/// Runs the exporter, or a program that runs it, until it ends by itself: exit status, standard output and standard error.
+/// One that serves instead fails the test.
+pub fn ended(command: &mut Command) -> (Option<i32>, String, String) {
+    let piped = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut process = Running::start(piped);
+    let [out, err] = [
+        text_of(process.child.stdout.take().unwrap()),
+        text_of(process.child.stderr.take().unwrap()),
+    ];
+    let status = process.ended();
+    (status.code(), out.join().unwrap(), err.join().unwrap())
+}
+
+fn text_of(mut stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
