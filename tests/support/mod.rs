@@ -2,7 +2,9 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test binary uses some of it"
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each test binary uses some of it, and a test fails by panicking"
 )]
 
 use std::io::{BufRead, BufReader, Read, Write};
