@@ -29,10 +29,11 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::process::setpriority_process;
 
 use crate::counts::PortCounts;
 use crate::port::{Port, PortSet};
@@ -45,6 +46,13 @@ use self::subscription::{Group, Heard, LONGEST_MESSAGE, Subscription};
 /// How many messages are taken from a socket in one go: more than all but the largest buffers hold. They are taken before
 /// any is booked, because the kernel can tell faster than books are kept.
 const BATCH: usize = 8192;
+
+/// How long the reader lets messages gather once there is one, where buffers allow it: a thread that wakes for each of
+/// thousands takes several times the processor time.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// The reader's niceness where it may choose: it has little to do, and what it does late is lost.
+const NICENESS: i32 = -10;
 
 /// Why sockets destroyed cannot be heard of.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +68,10 @@ pub enum Error {
 }
 
 impl Error {
+    fn io(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Os { step, source }
+    }
+
     fn os(step: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::Os {
             step,
@@ -167,6 +179,7 @@ impl Netlink {
     pub fn after_read(&mut self, table: &SocketTable, now: SystemTime) {
         let mut books = self.shared.books();
         books.catch_up(now);
+        books.count_drops();
         books.ledger.book_table(table, now);
     }
 
@@ -254,8 +267,11 @@ impl Shared {
     }
 
     fn try_read_until(&self, stopped: &PipeReader) -> io::Result<()> {
+        // Of this thread alone. It is no harm where it is refused.
+        let _ = setpriority_process(None, NICENESS);
         // Descriptors of its own, so that waiting needs no lock.
         let sockets = self.books().descriptors()?;
+        let may_gather = self.books().have_large_buffers();
         loop {
             let mut waiting: Vec<PollFd<'_>> = sockets
                 .iter()
@@ -269,6 +285,9 @@ impl Shared {
             }
             if waiting.pop().is_some_and(|stop| !stop.revents().is_empty()) {
                 return Ok(());
+            }
+            if may_gather {
+                thread::sleep(GATHER);
             }
             for (index, socket) in waiting.iter().enumerate() {
                 if !socket.revents().is_empty() {
@@ -295,6 +314,12 @@ impl Books {
             .iter()
             .map(|subscription| subscription.as_fd().try_clone_to_owned())
             .collect()
+    }
+
+    fn have_large_buffers(&self) -> bool {
+        self.subscriptions
+            .iter()
+            .all(Subscription::has_large_buffer)
     }
 
     /// Books everything that waits.
@@ -328,13 +353,17 @@ impl Books {
                         Err(message::Unreadable) => lose(&mut self.lost, 1),
                     }
                 }
-                Heard::Nothing { dropped } => {
-                    lose(&mut self.lost, dropped);
-                    break;
-                }
+                Heard::Nothing => break,
             }
         }
         Ok(())
+    }
+
+    /// Asks what was dropped. Reads a file of the kernel's, so not for every message.
+    fn count_drops(&mut self) {
+        for subscription in &mut self.subscriptions {
+            lose(&mut self.lost, subscription.newly_dropped());
+        }
     }
 }
 
