@@ -43,9 +43,13 @@ use self::ledger::Ledger;
 use self::message::Destroyed;
 use self::subscription::{Group, Heard, LONGEST_MESSAGE, Subscription};
 
-/// How many messages are taken from a socket in one go: more than all but the largest buffers hold. They are taken before
-/// any is booked, because the kernel can tell faster than books are kept.
+/// How many messages are taken from a socket in one go. They are taken before any is booked, because the kernel can tell
+/// faster than books are kept.
 const BATCH: usize = 8192;
+
+/// How many batches are taken from a socket before a table is booked: all that waited, and no end where more comes than
+/// can be booked.
+const MOST_BATCHES: usize = 8;
 
 /// How long the reader lets messages gather once there is one, where buffers allow it: a thread that wakes for each of
 /// thousands takes several times the processor time.
@@ -298,6 +302,12 @@ impl Shared {
     }
 }
 
+/// What is left on a socket after a batch.
+enum Waiting {
+    Nothing,
+    Maybe,
+}
+
 /// What the reader and the handle share.
 #[derive(Debug)]
 struct Books {
@@ -325,14 +335,21 @@ impl Books {
     /// Books everything that waits.
     fn catch_up(&mut self, now: SystemTime) {
         for index in 0..self.subscriptions.len() {
-            if let Err(error) = self.drain(index, now) {
-                tracing::error!(%error, "a netlink socket cannot be read");
+            for _ in 0..MOST_BATCHES {
+                match self.drain(index, now) {
+                    Ok(Waiting::Maybe) => {}
+                    Ok(Waiting::Nothing) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "a netlink socket cannot be read");
+                        break;
+                    }
+                }
             }
         }
     }
 
-    /// Books what waits on one socket.
-    fn drain(&mut self, index: usize, now: SystemTime) -> io::Result<()> {
+    /// Books a batch of what waits on one socket.
+    fn drain(&mut self, index: usize, now: SystemTime) -> io::Result<Waiting> {
         let outcome = self.receive(index);
         for destroyed in self.inbox.drain(..) {
             self.ledger.book(destroyed, now);
@@ -340,9 +357,9 @@ impl Books {
         outcome
     }
 
-    fn receive(&mut self, index: usize) -> io::Result<()> {
+    fn receive(&mut self, index: usize) -> io::Result<Waiting> {
         let Some(subscription) = self.subscriptions.get_mut(index) else {
-            return Ok(());
+            return Ok(Waiting::Nothing);
         };
         let mut buffer = [0; LONGEST_MESSAGE];
         for _ in 0..BATCH {
@@ -353,10 +370,10 @@ impl Books {
                         Err(message::Unreadable) => lose(&mut self.lost, 1),
                     }
                 }
-                Heard::Nothing => break,
+                Heard::Nothing => return Ok(Waiting::Nothing),
             }
         }
-        Ok(())
+        Ok(Waiting::Maybe)
     }
 
     /// Asks what was dropped. Reads a file of the kernel's, so not for every message.
