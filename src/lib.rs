@@ -9,6 +9,7 @@ pub mod log;
 pub mod metrics;
 pub mod owners;
 pub mod port;
+pub mod privileges;
 pub mod registry;
 pub mod sampler;
 pub mod signal;

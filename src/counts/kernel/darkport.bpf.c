@@ -1,0 +1,773 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//
+// What the kernel counts for darkport_exporter. Every program observes: none drops, delays or changes anything.
+//
+//   tap        each received packet, before netfilter      attempts
+//   dropped    each dropped packet, with its reason        refused, filtered
+//   state      each change of a TCP socket's state         accepted, outbound, listeners, connections
+//   seed       each TCP socket there is, when asked        connections that were there before
+//   bound4/6   each bind that succeeded                    UDP listeners opened
+//   released   each socket given back by its last owner    UDP listeners closed
+//
+// Only the declarations used are made here, and only the fields used are named: the loader looks up where the running
+// kernel keeps them (CO-RE). Nothing depends on an architecture. Shapes shared with the reader stand in
+// linux/layout.rs and must agree with it. `./build` makes darkport.bpf.o from this file.
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef long long __s64;
+typedef _Bool bool;
+
+#define SEC(name) __attribute__((section(name), used))
+#define inline inline __attribute__((always_inline))
+#define NULL ((void *)0)
+#define PORTS 65536
+#define BLOCKS 64
+
+// linux/bpf.h: numbers of map types and helpers. They are ABI and do not change.
+enum {
+    MAP_ARRAY = 2,
+    MAP_LPM_TRIE = 11,
+    MAP_SK_STORAGE = 24,
+    MAP_RINGBUF = 27,
+    NO_PREALLOC = 1 << 0,
+    MMAPABLE = 1 << 10,
+    STORAGE_CREATE = 1 << 0,
+};
+
+struct sock;
+static void *(*map_lookup)(void *map, const void *key) = (void *)1;
+static __u64 (*current_pid_tgid)(void) = (void *)14;
+static __u64 (*current_uid_gid)(void) = (void *)15;
+static long (*current_comm)(void *buffer, __u32 size) = (void *)16;
+static long (*packet_bytes)(const void *packet, __u32 offset, void *to, __u32 size) = (void *)26;
+static __u64 (*cookie_of)(void *sk) = (void *)46;
+static __u64 (*current_cgroup)(void) = (void *)80;
+static void *(*storage)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
+static long (*read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
+static __u64 (*boot_time)(void) = (void *)125;
+static struct sock *(*full_socket)(void *common) = (void *)137; // NULL for what is no TCP socket, or no longer one
+static void *(*ring_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
+static void (*ring_submit)(void *data, __u64 flags) = (void *)132;
+
+// Loads from a packet; beyond its end they end the program with 0. Numbers come in the host's order.
+__u64 load_byte(void *skb, __u64 offset) __asm__("llvm.bpf.load.byte");
+__u64 load_half(void *skb, __u64 offset) __asm__("llvm.bpf.load.half");
+__u64 load_word(void *skb, __u64 offset) __asm__("llvm.bpf.load.word");
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The kernel's own types, as far as they are used.
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+    __u32 inum;
+};
+struct net {
+    struct ns_common ns;
+};
+typedef struct {
+    struct net *net;
+} possible_net_t;
+struct net_device {
+    possible_net_t nd_net;
+};
+struct in6_addr {
+    __u8 bytes[16];
+};
+struct sock_common {
+    __u32 skc_daddr;
+    __u32 skc_rcv_saddr;
+    __u16 skc_dport;
+    __u16 skc_num;
+    __u16 skc_family;
+    volatile __u8 skc_state;
+    possible_net_t skc_net;
+    struct in6_addr skc_v6_rcv_saddr;
+};
+struct sock {
+    struct sock_common __sk_common;
+    __u32 sk_max_ack_backlog;
+    __u16 sk_protocol;
+};
+struct inet_sock {
+    __u16 inet_sport;
+};
+struct socket {
+    struct sock *sk;
+};
+struct sk_buff {
+    struct net_device *dev;
+    __u32 len;
+    __u32 data_len;
+    __u16 protocol;
+    __u16 network_header;
+    int skb_iif;
+    unsigned char *head;
+    unsigned char *data;
+};
+struct bpf_iter__tcp {
+    void *meta;
+    struct sock_common *sk_common;
+};
+// Its numbers differ between kernels; these are only names to look up.
+enum skb_drop_reason {
+    SKB_DROP_REASON_NO_SOCKET = 1,
+    SKB_DROP_REASON_NETFILTER_DROP = 2,
+};
+
+#pragma clang attribute pop
+
+// The head of struct __sk_buff of linux/bpf.h, which is ABI: the packet as a socket filter sees it.
+struct packet {
+    __u32 len;
+    __u32 pkt_type;
+    __u8 between[156];
+    __u32 gso_segs;
+};
+
+// What a name stands for in the running kernel; its numbers differ between kernels.
+#define VALUE_OF(type, name) __builtin_preserve_enum_value(*(typeof(type) *)name, 1)
+#define IS_THERE(type, name) __builtin_preserve_enum_value(*(typeof(type) *)name, 0)
+
+enum { AF_INET = 2, AF_INET6 = 10 };
+enum { PACKET_HOST = 0 };
+enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
+enum { ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
+enum { TCP_SYN = 0x02, TCP_ACK = 0x10 };
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_SYN_RECV = 3, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+
+// Both architectures this is built for, and nearly all others, are little-endian; `clang -target bpfel` says so.
+#define from_net16(value) __builtin_bswap16(value)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Maps. Counters lie in arrays which the exporter has mapped: reading them takes no system call, adding to them is one
+// atomic instruction, and there is no queue in which a count could be lost. 64 bits do not wrap in the life of a host.
+
+#define MAP(name, kind, key_type, value_type, entries, flags)                                                          \
+    struct {                                                                                                           \
+        int (*type)[kind];                                                                                             \
+        key_type *key;                                                                                                 \
+        value_type *value;                                                                                             \
+        int (*max_entries)[entries];                                                                                   \
+        int (*map_flags)[flags];                                                                                       \
+    } name SEC(".maps")
+#define COUNTERS(name, value_type, entries) MAP(name, MAP_ARRAY, __u32, value_type, entries, MMAPABLE)
+
+struct arrival {
+    __u64 attempts;
+    __u64 last; // nanoseconds since boot
+};
+struct knock {
+    __u64 refused;
+    __u64 filtered;
+};
+struct stream {
+    __u64 accepted;
+    __u64 outbound;
+    __u64 outbound_failures;
+    __s64 established; // inbound, now; kept for watched ports
+};
+struct opening {
+    __u64 opened;
+    __u64 last;     // nanoseconds since boot
+    __s64 explicit; // UDP sockets, now, whose owner chose this port
+};
+
+// By port: TCP, then UDP.
+COUNTERS(arrivals, struct arrival, 2 * PORTS);
+COUNTERS(knocks, struct knock, 2 * PORTS);
+COUNTERS(openings, struct opening, 2 * PORTS);
+// By port, TCP alone.
+COUNTERS(streams, struct stream, PORTS);
+// One bit a port, TCP, then UDP; written by the exporter. Listener events and marks on connections are made only here.
+COUNTERS(watched, __u64, 2 * PORTS / 64);
+// Sums over 1,024 ports each: knocks on TCP, knocks on UDP, accepted. A reader of the whole space looks only into
+// blocks whose sum has moved.
+COUNTERS(blocks, __u64, 3 * BLOCKS);
+// What is known to be missing, by reason.
+COUNTERS(lost, __u64, 3);
+enum { LOST_EVENT, LOST_MARK, LOST_HEADER };
+
+// The host's own addresses: destinations of RTN_LOCAL routes, IPv4 mapped into IPv6. Written by the exporter.
+struct prefix {
+    __u32 length;
+    __u8 address[16];
+};
+MAP(addresses, MAP_LPM_TRIE, struct prefix, __u8, 65536, NO_PREALLOC);
+
+// What is remembered with a socket until it goes.
+struct mark {
+    __u16 port;
+    __u8 established; // counted in streams.established
+    __u8 active;      // opened by this host, though its state looks as if the other end had
+    __u8 explicit;    // counted in openings.explicit
+};
+MAP(marks, MAP_SK_STORAGE, int, struct mark, 0, NO_PREALLOC);
+
+struct {
+    int (*type)[MAP_RINGBUF];
+    int (*max_entries)[256 * 1024];
+} events SEC(".maps");
+
+struct event {
+    __u64 at; // nanoseconds since boot
+    __u64 cookie;
+    __u64 cgroup;
+    __u32 pid;
+    __u32 thread;
+    __u32 uid;
+    __u16 port;
+    __u8 protocol;
+    __u8 opened;
+    __u8 address[16];
+    __u8 comm[16];
+};
+
+// Inode number of the exporter's network namespace; nothing of any other is counted.
+const volatile __u32 own_netns = 0;
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+static inline void miss(__u32 reason)
+{
+    __u64 *count = map_lookup(&lost, &reason);
+
+    if (count)
+        __sync_fetch_and_add(count, 1);
+}
+
+static inline void add_to_block(__u32 index)
+{
+    __u64 *sum = map_lookup(&blocks, &index);
+
+    if (sum)
+        __sync_fetch_and_add(sum, 1);
+}
+
+static inline __u32 index_of(__u8 protocol, __u16 port)
+{
+    return protocol == IPPROTO_UDP ? PORTS + port : port;
+}
+
+static inline bool is_watched(__u32 index)
+{
+    __u32 word = index / 64;
+    __u64 *bits = map_lookup(&watched, &word);
+
+    return bits && (*bits >> (index % 64)) & 1;
+}
+
+static inline bool is_own_address(struct prefix *destination)
+{
+    destination->length = 128;
+    return map_lookup(&addresses, destination) != NULL;
+}
+
+static inline void map_ipv4(struct prefix *to, __u32 address)
+{
+    __builtin_memset(to, 0, sizeof(*to));
+    to->address[10] = 0xff;
+    to->address[11] = 0xff;
+    __builtin_memcpy(&to->address[12], &address, 4);
+}
+
+// IPv6 headers that may stand before the transport's. Their length is in the second byte: in units of 8 bytes after
+// the first 8, for AH in units of 4 after the first 8.
+enum { EXT_HOP = 0, EXT_ROUTING = 43, EXT_FRAGMENT = 44, EXT_AH = 51, EXT_DESTINATION = 60, EXT_MOBILITY = 135 };
+#define MOST_EXTENSIONS 8
+
+static inline bool is_extension(__u8 header)
+{
+    return header == EXT_HOP || header == EXT_ROUTING || header == EXT_FRAGMENT || header == EXT_AH ||
+           header == EXT_DESTINATION || header == EXT_MOBILITY;
+}
+
+static inline __u32 extension_length(__u8 header, __u8 length)
+{
+    if (header == EXT_FRAGMENT)
+        return 8;
+    if (header == EXT_AH)
+        return (length + 2) * 4;
+    return (length + 1) * 8;
+}
+
+static inline bool is_attempt_flags(__u8 flags)
+{
+    return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Attempts. A filter on two AF_PACKET sockets, one bound to IPv4, one to IPv6: it sees what a device hands up to IP,
+// once, after bridges, bonds and VLANs have taken what is theirs, and before netfilter. The packet begins at its IP
+// header. 0 is always returned: nothing is copied to the socket.
+
+static inline int count_attempt(struct packet *packet, __u8 protocol, __u32 transport, struct prefix *destination)
+{
+    struct arrival *arrival;
+    __u32 index, count = 1;
+
+    if (!is_own_address(destination))
+        return 0;
+    index = index_of(protocol, load_half(packet, transport + 2));
+    arrival = map_lookup(&arrivals, &index);
+    if (!arrival)
+        return 0;
+    // Datagrams that were merged on the way in are still as many as were sent.
+    if (protocol == IPPROTO_UDP && packet->gso_segs > 1)
+        count = packet->gso_segs;
+    __sync_fetch_and_add(&arrival->attempts, count);
+    arrival->last = boot_time();
+    return 0;
+}
+
+static inline int tap_ipv4(struct packet *packet, __u8 first)
+{
+    __u32 transport = (first & 0x0f) * 4;
+    __u8 protocol = load_byte(packet, 9);
+    struct prefix destination;
+
+    // Most packets end here: the cheap questions come first.
+    if (protocol == IPPROTO_TCP) {
+        if (!is_attempt_flags(load_byte(packet, transport + 13)))
+            return 0;
+    } else if (protocol != IPPROTO_UDP) {
+        return 0;
+    }
+    if (load_half(packet, 6) & 0x1fff) // a fragment after the first has no ports
+        return 0;
+    map_ipv4(&destination, __builtin_bswap32(load_word(packet, 16)));
+    return count_attempt(packet, protocol, transport, &destination);
+}
+
+static inline int tap_ipv6(struct packet *packet)
+{
+    __u8 header = load_byte(packet, 6);
+    __u32 transport = 40;
+    struct prefix destination;
+
+    if (header == IPPROTO_TCP && !is_attempt_flags(load_byte(packet, 40 + 13)))
+        return 0;
+#pragma unroll
+    for (int i = 0; i < MOST_EXTENSIONS; i++) {
+        if (!is_extension(header))
+            break;
+        if (header == EXT_FRAGMENT && load_half(packet, transport + 2) & 0xfff8)
+            return 0;
+        __u8 next = load_byte(packet, transport);
+        transport += extension_length(header, load_byte(packet, transport + 1));
+        header = next;
+    }
+    if (header == IPPROTO_TCP) {
+        if (!is_attempt_flags(load_byte(packet, transport + 13)))
+            return 0;
+    } else if (header != IPPROTO_UDP) {
+        return 0;
+    }
+    if (packet_bytes(packet, 24, destination.address, 16))
+        return 0;
+    return count_attempt(packet, header, transport, &destination);
+}
+
+SEC("socket")
+int tap(struct packet *packet)
+{
+    __u8 first;
+
+    if (packet->pkt_type != PACKET_HOST)
+        return 0;
+    first = load_byte(packet, 0);
+    if (first >> 4 == 4)
+        return tap_ipv4(packet, first);
+    if (first >> 4 == 6)
+        return tap_ipv6(packet);
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Refused and filtered. Called for every packet the host drops; all but two reasons end at once.
+
+struct cursor {
+    unsigned char *at;
+    unsigned char *end; // of what lies in one piece
+    bool in_pieces;     // more lies elsewhere
+};
+
+static inline bool take(struct cursor *cursor, void *to, __u32 size, __u32 skip)
+{
+    if (cursor->at + size > cursor->end) {
+        // A packet that is too short is nothing; one whose header cannot be reached would have counted.
+        if (cursor->in_pieces)
+            miss(LOST_HEADER);
+        return 0;
+    }
+    if (read_kernel(to, size, cursor->at))
+        return 0;
+    cursor->at += skip;
+    return 1;
+}
+
+struct ipv4 {
+    __u8 first, tos;
+    __u16 length, id, fragment;
+    __u8 ttl, protocol;
+    __u16 checksum;
+    __u32 source, destination;
+};
+struct ipv6 {
+    __u32 first;
+    __u16 length;
+    __u8 header, hops;
+    __u8 source[16], destination[16];
+};
+
+static inline bool enter_ipv4(struct cursor *cursor, __u8 *protocol, struct prefix *destination)
+{
+    struct ipv4 ip;
+
+    if (!take(cursor, &ip, sizeof(ip), 0) || ip.fragment & from_net16(0x1fff))
+        return 0;
+    cursor->at += (ip.first & 0x0f) * 4;
+    *protocol = ip.protocol;
+    map_ipv4(destination, ip.destination);
+    return 1;
+}
+
+static inline bool enter_ipv6(struct cursor *cursor, __u8 *protocol, struct prefix *destination)
+{
+    struct ipv6 ip;
+    __u8 extension[4];
+
+    if (!take(cursor, &ip, sizeof(ip), sizeof(ip)))
+        return 0;
+    *protocol = ip.header;
+    __builtin_memcpy(destination->address, ip.destination, 16);
+#pragma unroll
+    for (int i = 0; i < MOST_EXTENSIONS; i++) {
+        if (!is_extension(*protocol))
+            break;
+        if (!take(cursor, extension, sizeof(extension), 0))
+            return 0;
+        if (*protocol == EXT_FRAGMENT && (extension[2] || extension[3] & 0xf8))
+            return 0;
+        cursor->at += extension_length(*protocol, extension[1]);
+        *protocol = extension[0];
+    }
+    return 1;
+}
+
+static inline void count_knock(struct sk_buff *skb, bool refused)
+{
+    struct cursor cursor;
+    struct prefix destination;
+    struct knock *knock;
+    __u8 protocol = 0, transport[14];
+    __u32 index;
+    bool entered;
+
+    cursor.at = skb->head + skb->network_header;
+    cursor.end = skb->data + (skb->len - skb->data_len);
+    cursor.in_pieces = skb->data_len != 0;
+    if (skb->protocol == from_net16(ETH_P_IP))
+        entered = enter_ipv4(&cursor, &protocol, &destination);
+    else if (skb->protocol == from_net16(ETH_P_IPV6))
+        entered = enter_ipv6(&cursor, &protocol, &destination);
+    else
+        return;
+    if (!entered)
+        return;
+    if (protocol == IPPROTO_TCP) {
+        if (!take(&cursor, transport, 14, 0) || !is_attempt_flags(transport[13]))
+            return;
+    } else if (protocol != IPPROTO_UDP || !take(&cursor, transport, 4, 0)) {
+        return;
+    }
+    // What the transport refused had arrived. What a firewall dropped may have been on its way to elsewhere.
+    if (!refused && !is_own_address(&destination))
+        return;
+    index = index_of(protocol, transport[2] << 8 | transport[3]);
+    knock = map_lookup(&knocks, &index);
+    if (!knock)
+        return;
+    __sync_fetch_and_add(refused ? &knock->refused : &knock->filtered, 1);
+    add_to_block(index / (PORTS / BLOCKS));
+}
+
+SEC("tp_btf/kfree_skb")
+int dropped(__u64 *arguments)
+{
+    struct sk_buff *skb = (void *)arguments[0];
+    __u32 reason = arguments[2];
+    bool refused;
+
+    if (reason == VALUE_OF(enum skb_drop_reason, SKB_DROP_REASON_NO_SOCKET))
+        refused = 1;
+    else if (IS_THERE(enum skb_drop_reason, SKB_DROP_REASON_NETFILTER_DROP) &&
+             reason == VALUE_OF(enum skb_drop_reason, SKB_DROP_REASON_NETFILTER_DROP))
+        refused = 0;
+    else
+        return 0;
+    // Without an arrival interface it is the host's own packet on its way out.
+    if (!skb->skb_iif || !skb->dev || skb->dev->nd_net.net->ns.inum != own_netns)
+        return 0;
+    count_knock(skb, refused);
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Listeners.
+
+static inline void tell(struct sock *sk, __u8 protocol, __u16 port, bool opened)
+{
+    struct event *event;
+    __u64 caller;
+
+    if (!is_watched(index_of(protocol, port)))
+        return;
+    event = ring_reserve(&events, sizeof(*event), 0);
+    if (!event) {
+        miss(LOST_EVENT);
+        return;
+    }
+    caller = current_pid_tgid();
+    event->at = boot_time();
+    event->cookie = cookie_of(sk);
+    event->cgroup = current_cgroup();
+    event->pid = caller >> 32;
+    event->thread = caller;
+    event->uid = current_uid_gid();
+    event->port = port;
+    event->protocol = protocol;
+    event->opened = opened;
+    if (sk->__sk_common.skc_family == AF_INET6) {
+        read_kernel(event->address, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+    } else {
+        __u32 address = sk->__sk_common.skc_rcv_saddr;
+        struct prefix mapped;
+
+        map_ipv4(&mapped, address);
+        __builtin_memcpy(event->address, mapped.address, 16);
+    }
+    current_comm(event->comm, sizeof(event->comm));
+    ring_submit(event, 0);
+}
+
+static inline struct opening *opening_of(__u8 protocol, __u16 port)
+{
+    __u32 index = index_of(protocol, port);
+
+    return map_lookup(&openings, &index);
+}
+
+static inline void opened(struct sock *sk, __u8 protocol, __u16 port)
+{
+    struct opening *opening = opening_of(protocol, port);
+
+    if (opening) {
+        opening->last = boot_time();
+        __sync_fetch_and_add(&opening->opened, 1);
+    }
+    tell(sk, protocol, port, 1);
+}
+
+static inline int bound(__u64 *arguments)
+{
+    struct socket *socket = (void *)arguments[0];
+    const char *wanted = (void *)arguments[1];
+    struct sock *sk;
+    struct opening *opening;
+    struct mark *mark;
+    __u16 port, wanted_port = 0;
+
+    if ((int)arguments[3] != 0)
+        return 0;
+    sk = socket->sk;
+    if (!sk || sk->sk_protocol != IPPROTO_UDP || sk->__sk_common.skc_net.net->ns.inum != own_netns)
+        return 0;
+    port = sk->__sk_common.skc_num;
+    opened(sk, IPPROTO_UDP, port);
+    mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+    if (!mark) {
+        miss(LOST_MARK);
+        return 0;
+    }
+    mark->port = port;
+    // The port stands after the family in both kinds of address.
+    read_kernel(&wanted_port, sizeof(wanted_port), wanted + 2);
+    opening = opening_of(IPPROTO_UDP, port);
+    if (wanted_port && opening && !mark->explicit) {
+        mark->explicit = 1;
+        __sync_fetch_and_add(&opening->explicit, 1);
+    }
+    return 0;
+}
+
+SEC("fexit/inet_bind")
+int bound4(__u64 *arguments)
+{
+    return bound(arguments);
+}
+
+SEC("fexit/inet6_bind")
+int bound6(__u64 *arguments)
+{
+    return bound(arguments);
+}
+
+SEC("fentry/inet_release")
+int released(__u64 *arguments)
+{
+    struct socket *socket = (void *)arguments[0];
+    struct sock *sk = socket->sk;
+    struct opening *opening;
+    struct mark *mark;
+
+    if (!sk || sk->sk_protocol != IPPROTO_UDP)
+        return 0;
+    mark = storage(&marks, sk, NULL, 0);
+    if (!mark)
+        return 0;
+    opening = opening_of(IPPROTO_UDP, mark->port);
+    if (mark->explicit && opening) {
+        mark->explicit = 0;
+        __sync_fetch_and_add(&opening->explicit, -1);
+    }
+    tell(sk, IPPROTO_UDP, mark->port, 0);
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// TCP. An MPTCP socket changes state too, as a protocol of its own; its subflows are TCP and are what is counted.
+
+static inline struct stream *stream_of(__u32 port)
+{
+    port &= 0xffff;
+    return map_lookup(&streams, &port);
+}
+
+static inline void establish(struct sock *sk, struct stream *stream, __u16 port)
+{
+    struct mark *mark;
+
+    if (!is_watched(port))
+        return;
+    mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+    if (!mark) {
+        miss(LOST_MARK);
+        return;
+    }
+    if (mark->established)
+        return;
+    mark->port = port;
+    mark->established = 1;
+    __sync_fetch_and_add(&stream->established, 1);
+}
+
+static inline void leave(struct mark *mark)
+{
+    struct stream *stream = stream_of(mark->port);
+
+    mark->established = 0;
+    if (stream)
+        __sync_fetch_and_add(&stream->established, -1);
+}
+
+static inline void concluded(struct sock *sk, bool connected)
+{
+    struct stream *stream = stream_of(from_net16(sk->__sk_common.skc_dport));
+
+    if (stream)
+        __sync_fetch_and_add(connected ? &stream->outbound : &stream->outbound_failures, 1);
+}
+
+static inline void accepted(struct sock *sk)
+{
+    __u16 port = sk->__sk_common.skc_num;
+    struct stream *stream = stream_of(port);
+
+    if (!stream)
+        return;
+    __sync_fetch_and_add(&stream->accepted, 1);
+    add_to_block(2 * BLOCKS + port / (PORTS / BLOCKS));
+    establish(sk, stream, port);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int state(__u64 *arguments)
+{
+    struct sock *sk = (void *)arguments[0];
+    int from = arguments[1], to = arguments[2];
+    struct mark *mark;
+
+    // Half of all changes end here.
+    if (from != TCP_ESTABLISHED && from != TCP_SYN_SENT && from != TCP_SYN_RECV && from != TCP_LISTEN &&
+        to != TCP_LISTEN)
+        return 0;
+    if (sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_net.net->ns.inum != own_netns)
+        return 0;
+
+    if (from == TCP_ESTABLISHED) {
+        mark = storage(&marks, sk, NULL, 0);
+        if (mark && mark->established)
+            leave(mark);
+    } else if (from == TCP_SYN_SENT) {
+        if (to == TCP_SYN_RECV) {
+            // Both ends called each other: it goes on like an inbound one.
+            mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+            if (mark)
+                mark->active = 1;
+            else
+                miss(LOST_MARK);
+        } else {
+            concluded(sk, to == TCP_ESTABLISHED);
+        }
+    } else if (from == TCP_SYN_RECV) {
+        mark = storage(&marks, sk, NULL, 0);
+        if (mark && mark->active) {
+            mark->active = 0;
+            concluded(sk, to == TCP_ESTABLISHED);
+        } else if (to == TCP_ESTABLISHED) {
+            accepted(sk);
+        }
+    } else if (to == TCP_LISTEN) {
+        opened(sk, IPPROTO_TCP, sk->__sk_common.skc_num);
+    } else if (to == TCP_CLOSE) {
+        __u16 port = 0; // skc_num is gone by now where the owner had not chosen it
+
+        read_kernel(&port, sizeof(port), &((struct inet_sock *)sk)->inet_sport);
+        tell(sk, IPPROTO_TCP, from_net16(port), 0);
+    }
+    return 0;
+}
+
+// Connections that were there before a port was watched. The kernel holds the lock of each socket it shows here, so no
+// state changes between the question and the mark: a socket is counted by `state` or here, by whoever marks it first,
+// and taken off when a marked one leaves. What tells that the other end called: a child of a listener keeps the
+// listener's backlog, a socket that connected never had one.
+SEC("iter/tcp")
+int seed(struct bpf_iter__tcp *step)
+{
+    struct sock_common *common = step->sk_common;
+    struct stream *stream;
+    struct sock *sk;
+    __u16 port;
+
+    if (!common || common->skc_state != TCP_ESTABLISHED)
+        return 0;
+    port = common->skc_num;
+    if (!is_watched(port))
+        return 0;
+    stream = stream_of(port);
+    if (!stream)
+        return 0;
+    sk = full_socket(common);
+    if (!sk || sk->sk_max_ack_backlog == 0)
+        return 0;
+    establish(sk, stream, port);
+    return 0;
+}
+
+// The kernel lends some of the helpers used only to programs under a licence it is compatible with.
+char licence[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,227 @@
+//! Loading and attaching the programs, and saying in words what a host lacks for one.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use aya::programs::{
+    BtfTracePoint, FEntry, FExit, Iter, Program, ProgramError, SocketFilter,
+};
+use aya::{Btf, Ebpf};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with,
+    sockopt::set_socket_recv_buffer_size,
+};
+use tracing::debug;
+
+use crate::counts::kernel::{Missing, Part};
+
+/// EtherTypes (linux/if_ether.h), as `socket` takes them: in network order.
+const ETHER_TYPES: [u16; 2] = [0x0800, 0x86dd];
+
+/// Why a program is not in place.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) why: String,
+    pub(super) cure: String,
+}
+
+impl Refusal {
+    pub(super) fn of(self, part: Part) -> Missing {
+        Missing {
+            part,
+            why: self.why,
+            cure: self.cure,
+        }
+    }
+
+    fn new(why: impl ToString, cure: impl ToString) -> Self {
+        Self {
+            why: why.to_string(),
+            cure: cure.to_string(),
+        }
+    }
+}
+
+/// Loads a program on a tracepoint and attaches it.
+pub(super) fn trace(
+    ebpf: &mut Ebpf,
+    name: &str,
+    tracepoint: &str,
+    btf: &Btf,
+) -> Result<(), Refusal> {
+    let program: &mut BtfTracePoint = program(ebpf, name)?;
+    program
+        .load(tracepoint, btf)
+        .and_then(|()| program.attach())
+        .map(drop)
+        .map_err(|error| refusal(name, &error))
+}
+
+/// Loads a program that runs when a kernel function returns, and attaches it.
+pub(super) fn on_return(
+    ebpf: &mut Ebpf,
+    name: &str,
+    function: &str,
+    btf: &Btf,
+) -> Result<(), Refusal> {
+    let program: &mut FExit = program(ebpf, name)?;
+    program
+        .load(function, btf)
+        .and_then(|()| program.attach())
+        .map(drop)
+        .map_err(|error| refusal(name, &error))
+}
+
+/// Loads a program that runs when a kernel function is called, and attaches it.
+pub(super) fn on_call(
+    ebpf: &mut Ebpf,
+    name: &str,
+    function: &str,
+    btf: &Btf,
+) -> Result<(), Refusal> {
+    let program: &mut FEntry = program(ebpf, name)?;
+    program
+        .load(function, btf)
+        .and_then(|()| program.attach())
+        .map(drop)
+        .map_err(|error| refusal(name, &error))
+}
+
+/// Loads the walk over TCP sockets.
+pub(super) fn load_walk(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<(), Refusal> {
+    let program: &mut Iter = program(ebpf, name)?;
+    program
+        .load("tcp", btf)
+        .map_err(|error| refusal(name, &error))
+}
+
+/// Runs the walk over TCP sockets once.
+pub(super) fn walk(ebpf: &mut Ebpf, name: &str) -> Result<(), Refusal> {
+    let program: &mut Iter = program(ebpf, name)?;
+    let failed = |error: &dyn std::error::Error| Refusal::new(error, "this is a defect: report it");
+    let link = program
+        .attach()
+        .and_then(|link| program.take_link(link))
+        .map_err(|error| refusal(name, &error))?;
+    let mut file = link.into_file().map_err(|error| failed(&error))?;
+    // The program writes nothing; reading to the end is what makes it run.
+    io::copy(&mut file, &mut io::sink())
+        .map(drop)
+        .map_err(|error| failed(&error))
+}
+
+/// Loads the tap and opens the sockets through which it sees packets. It sees them until the sockets are closed.
+pub(super) fn tap(ebpf: &mut Ebpf, name: &str) -> Result<Vec<OwnedFd>, Refusal> {
+    let program: &mut SocketFilter = program(ebpf, name)?;
+    program.load().map_err(|error| refusal(name, &error))?;
+    ETHER_TYPES
+        .into_iter()
+        .map(|ether_type| {
+            let socket = packet_socket(ether_type).map_err(|errno| packet_refusal(errno))?;
+            program
+                .attach(&socket)
+                .map_err(|error| refusal(name, &error))?;
+            discard(&socket);
+            Ok(socket)
+        })
+        .collect()
+}
+
+fn packet_socket(ether_type: u16) -> rustix::io::Result<OwnedFd> {
+    let protocol =
+        std::num::NonZeroU32::new(u32::from(ether_type.to_be())).map(Protocol::from_raw);
+    let socket = socket_with(
+        AddressFamily::PACKET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        protocol,
+    )?;
+    // It will never hold anything.
+    let _ = set_socket_recv_buffer_size(&socket, 0);
+    Ok(socket)
+}
+
+/// Throws away what came before the filter was in place.
+fn discard(socket: &OwnedFd) {
+    let mut byte = [0_u8; 1];
+    while recv(socket, &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC).is_ok() {}
+}
+
+fn packet_refusal(errno: Errno) -> Refusal {
+    let cure = match errno {
+        Errno::PERM | Errno::ACCESS => "grant CAP_NET_RAW",
+        Errno::AFNOSUPPORT => "use a kernel with CONFIG_PACKET, or say --collector.tap=off",
+        _ => "say --collector.tap=off to do without",
+    };
+    Refusal::new(format!("opening a packet socket: {errno}"), cure)
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, Refusal>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    const DEFECT: &str = "this is a defect of the build: report it";
+    ebpf.program_mut(name)
+        .ok_or_else(|| Refusal::new(format!("the eBPF object has no program {name}"), DEFECT))?
+        .try_into()
+        .map_err(|error: ProgramError| Refusal::new(error, DEFECT))
+}
+
+/// In words for the user; what the verifier said goes to the debug log.
+fn refusal(name: &str, error: &ProgramError) -> Refusal {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            debug!(program = name, %io_error, verifier = %verifier_log, "program not loaded");
+            Refusal::new(
+                format!("the kernel does not load the program {name}: {io_error}"),
+                cure(io_error),
+            )
+        }
+        ProgramError::SyscallError(call) => {
+            debug!(program = name, error = %call, "program not attached");
+            Refusal::new(
+                format!(
+                    "the kernel does not attach the program {name}: {}",
+                    call.io_error
+                ),
+                cure(&call.io_error),
+            )
+        }
+        ProgramError::Btf(error) => Refusal::new(
+            format!("the program {name} finds no place in this kernel: {error}"),
+            "a newer kernel has it",
+        ),
+        other => Refusal::new(format!("program {name}: {other}"), "see the debug log"),
+    }
+}
+
+/// What helps against an error of bpf(2).
+pub(super) fn cure(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::PERM | Errno::ACCESS) if is_locked_down() => {
+            "the kernel is locked down (/sys/kernel/security/lockdown): boot it with lockdown=integrity or none"
+        }
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "grant CAP_BPF and CAP_PERFMON in the host's own user namespace, and let no seccomp profile stand in the \
+             way of bpf(2)"
+        }
+        Some(Errno::NOTSUP) => {
+            "the kernel cannot attach to its own functions: it wants CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS \
+             (arm64 has it since 6.4)"
+        }
+        Some(Errno::NOMEM | Errno::NOSPC) => "the host, or the control group, is short of memory",
+        Some(Errno::NOSYS) => "the kernel has no bpf(2): it wants CONFIG_BPF_SYSCALL",
+        _ => "a newer kernel may have what it wants; the debug log has the verifier's words",
+    }
+}
+
+/// Whether the kernel keeps even root from reading its memory.
+fn is_locked_down() -> bool {
+    std::fs::read_to_string("/sys/kernel/security/lockdown")
+        .is_ok_and(|modes| modes.contains("[confidentiality]"))
+}
+
