@@ -17,6 +17,8 @@ pub enum Capability {
     Bpf,
     /// Attach programs that look into the kernel.
     Perfmon,
+    /// Attach programs to control groups.
+    NetAdmin,
     /// Open packet sockets.
     NetRaw,
     /// See other users' processes.
@@ -34,6 +36,7 @@ impl Capability {
         match self {
             Self::Bpf => "CAP_BPF",
             Self::Perfmon => "CAP_PERFMON",
+            Self::NetAdmin => "CAP_NET_ADMIN",
             Self::NetRaw => "CAP_NET_RAW",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
@@ -104,6 +107,7 @@ mod linux {
             match capability {
                 Capability::Bpf => Self::BPF,
                 Capability::Perfmon => Self::PERFMON,
+                Capability::NetAdmin => Self::NET_ADMIN,
                 Capability::NetRaw => Self::NET_RAW,
                 Capability::SysPtrace => Self::SYS_PTRACE,
                 Capability::DacReadSearch => Self::DAC_READ_SEARCH,

@@ -13,7 +13,8 @@
 //!   been an attempt: a SYN without ACK, a UDP datagram.
 //! - *accepted, outbound, outbound failures, listeners*: where the state of a TCP socket changes. An MPTCP connection
 //!   is counted by its subflows.
-//! - *UDP listeners*: where bind succeeds. A socket that sends without having been bound is none.
+//! - *UDP listeners*: where bind succeeds, for any process under the host's root control group. A socket that sends
+//!   without having been bound is none.
 //!
 //! Only the network namespace in which [`Kernel::start`] is called is counted. Nothing is pinned: the programs live as
 //! long as the file descriptors that [`Kernel`] holds, so even SIGKILL leaves nothing behind.

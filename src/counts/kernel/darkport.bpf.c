@@ -7,7 +7,7 @@
 //   state      each change of a TCP socket's state         accepted, outbound, listeners, connections
 //   seed       each TCP socket there is, when asked        connections that were there before
 //   bound4/6   each bind that succeeded                    UDP listeners opened
-//   released   each socket given back by its last owner    UDP listeners closed
+//   released   each socket closed by its last owner        UDP listeners closed
 //
 // Only the declarations used are made here, and only the fields used are named: the loader looks up where the running
 // kernel keeps them (CO-RE). Nothing depends on an architecture. Shapes shared with the reader stand in
@@ -47,6 +47,7 @@ static __u64 (*cookie_of)(void *sk) = (void *)46;
 static __u64 (*current_cgroup)(void) = (void *)80;
 static void *(*storage)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
 static long (*read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
+static __u64 (*netns_of)(void *ctx) = (void *)122;
 static __u64 (*boot_time)(void) = (void *)125;
 static struct sock *(*full_socket)(void *common) = (void *)137; // NULL for what is no TCP socket, or no longer one
 static void *(*ring_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
@@ -95,9 +96,6 @@ struct sock {
 struct inet_sock {
     __u16 inet_sport;
 };
-struct socket {
-    struct sock *sk;
-};
 struct sk_buff {
     struct net_device *dev;
     __u32 len;
@@ -126,6 +124,19 @@ struct packet {
     __u32 pkt_type;
     __u8 between[156];
     __u32 gso_segs;
+};
+
+// The head of struct bpf_sock of linux/bpf.h, which is ABI: the socket as a program on control groups sees it.
+struct group_socket {
+    __u32 bound_dev_if;
+    __u32 family;
+    __u32 type;
+    __u32 protocol;
+    __u32 mark;
+    __u32 priority;
+    __u32 src_ip4;
+    __u32 src_ip6[4];
+    __u32 src_port;
 };
 
 // What a name stands for in the running kernel; its numbers differ between kernels.
@@ -172,8 +183,8 @@ struct stream {
 };
 struct opening {
     __u64 opened;
-    __u64 last;     // nanoseconds since boot
-    __s64 explicit; // UDP sockets, now, whose owner chose this port
+    __u64 last;  // nanoseconds since boot
+    __s64 bound; // UDP sockets, now, that were bound by a call and not by sending
 };
 
 // By port: TCP, then UDP.
@@ -203,9 +214,18 @@ struct mark {
     __u16 port;
     __u8 established; // counted in streams.established
     __u8 active;      // opened by this host, though its state looks as if the other end had
-    __u8 explicit;    // counted in openings.explicit
+    __u8 bound;       // counted in openings.bound
+    __u8 address[16]; // where it is bound
 };
 MAP(marks, MAP_SK_STORAGE, int, struct mark, 0, NO_PREALLOC);
+
+// How programs on control groups, which cannot follow pointers, learn which network namespace is the exporter's: it
+// names a socket of its own here and closes it.
+struct own {
+    __u64 socket; // cookie
+    __u64 netns;  // cookie
+};
+COUNTERS(own, struct own, 1);
 
 struct {
     int (*type)[MAP_RINGBUF];
@@ -519,21 +539,23 @@ int dropped(__u64 *arguments)
 // ---------------------------------------------------------------------------------------------------------------------
 // Listeners.
 
-static inline void tell(struct sock *sk, __u8 protocol, __u16 port, bool opened)
+static inline bool is_told(__u8 protocol, __u16 port)
 {
-    struct event *event;
+    return is_watched(index_of(protocol, port));
+}
+
+// An event, with all but the socket's address and cookie. The caller is whoever opens or closes the listener.
+static inline struct event *new_event(__u8 protocol, __u16 port, bool opened)
+{
+    struct event *event = ring_reserve(&events, sizeof(*event), 0);
     __u64 caller;
 
-    if (!is_watched(index_of(protocol, port)))
-        return;
-    event = ring_reserve(&events, sizeof(*event), 0);
     if (!event) {
         miss(LOST_EVENT);
-        return;
+        return NULL;
     }
     caller = current_pid_tgid();
     event->at = boot_time();
-    event->cookie = cookie_of(sk);
     event->cgroup = current_cgroup();
     event->pid = caller >> 32;
     event->thread = caller;
@@ -541,17 +563,8 @@ static inline void tell(struct sock *sk, __u8 protocol, __u16 port, bool opened)
     event->port = port;
     event->protocol = protocol;
     event->opened = opened;
-    if (sk->__sk_common.skc_family == AF_INET6) {
-        read_kernel(event->address, 16, &sk->__sk_common.skc_v6_rcv_saddr);
-    } else {
-        __u32 address = sk->__sk_common.skc_rcv_saddr;
-        struct prefix mapped;
-
-        map_ipv4(&mapped, address);
-        __builtin_memcpy(event->address, mapped.address, 16);
-    }
     current_comm(event->comm, sizeof(event->comm));
-    ring_submit(event, 0);
+    return event;
 }
 
 static inline struct opening *opening_of(__u8 protocol, __u16 port)
@@ -561,7 +574,7 @@ static inline struct opening *opening_of(__u8 protocol, __u16 port)
     return map_lookup(&openings, &index);
 }
 
-static inline void opened(struct sock *sk, __u8 protocol, __u16 port)
+static inline struct opening *count_opening(__u8 protocol, __u16 port)
 {
     struct opening *opening = opening_of(protocol, port);
 
@@ -569,73 +582,104 @@ static inline void opened(struct sock *sk, __u8 protocol, __u16 port)
         opening->last = boot_time();
         __sync_fetch_and_add(&opening->opened, 1);
     }
-    tell(sk, protocol, port, 1);
+    return opening;
 }
 
-static inline int bound(__u64 *arguments)
+// UDP has no states to follow: binding opens, closing closes. Programs on control groups may forbid; these return 1,
+// which is to let be.
+
+static inline int bound(struct group_socket *socket, struct prefix *address)
 {
-    struct socket *socket = (void *)arguments[0];
-    const char *wanted = (void *)arguments[1];
-    struct sock *sk;
+    __u32 first = 0;
+    struct own *known = map_lookup(&own, &first);
     struct opening *opening;
+    struct event *event;
     struct mark *mark;
-    __u16 port, wanted_port = 0;
+    __u16 port;
 
-    if ((int)arguments[3] != 0)
-        return 0;
-    sk = socket->sk;
-    if (!sk || sk->sk_protocol != IPPROTO_UDP || sk->__sk_common.skc_net.net->ns.inum != own_netns)
-        return 0;
-    port = sk->__sk_common.skc_num;
-    opened(sk, IPPROTO_UDP, port);
-    mark = storage(&marks, sk, NULL, STORAGE_CREATE);
-    if (!mark) {
-        miss(LOST_MARK);
-        return 0;
-    }
-    mark->port = port;
-    // The port stands after the family in both kinds of address.
-    read_kernel(&wanted_port, sizeof(wanted_port), wanted + 2);
-    opening = opening_of(IPPROTO_UDP, port);
-    if (wanted_port && opening && !mark->explicit) {
-        mark->explicit = 1;
-        __sync_fetch_and_add(&opening->explicit, 1);
-    }
-    return 0;
-}
-
-SEC("fexit/inet_bind")
-int bound4(__u64 *arguments)
-{
-    return bound(arguments);
-}
-
-SEC("fexit/inet6_bind")
-int bound6(__u64 *arguments)
-{
-    return bound(arguments);
-}
-
-SEC("fentry/inet_release")
-int released(__u64 *arguments)
-{
-    struct socket *socket = (void *)arguments[0];
-    struct sock *sk = socket->sk;
-    struct opening *opening;
-    struct mark *mark;
-
-    if (!sk || sk->sk_protocol != IPPROTO_UDP)
-        return 0;
-    mark = storage(&marks, sk, NULL, 0);
+    if (socket->protocol != IPPROTO_UDP || !known || netns_of(socket) != known->netns)
+        return 1;
+    port = socket->src_port;
+    opening = count_opening(IPPROTO_UDP, port);
+    mark = storage(&marks, socket, NULL, STORAGE_CREATE);
     if (!mark)
-        return 0;
-    opening = opening_of(IPPROTO_UDP, mark->port);
-    if (mark->explicit && opening) {
-        mark->explicit = 0;
-        __sync_fetch_and_add(&opening->explicit, -1);
+        miss(LOST_MARK);
+    if (mark && opening && !mark->bound) {
+        mark->port = port;
+        mark->bound = 1;
+        __builtin_memcpy(mark->address, address->address, 16);
+        __sync_fetch_and_add(&opening->bound, 1);
     }
-    tell(sk, IPPROTO_UDP, mark->port, 0);
-    return 0;
+    if (!is_told(IPPROTO_UDP, port))
+        return 1;
+    event = new_event(IPPROTO_UDP, port, 1);
+    if (!event)
+        return 1;
+    event->cookie = cookie_of(socket);
+    __builtin_memcpy(event->address, address->address, 16);
+    ring_submit(event, 0);
+    return 1;
+}
+
+SEC("cgroup/post_bind4")
+int bound4(struct group_socket *socket)
+{
+    struct prefix address;
+
+    map_ipv4(&address, socket->src_ip4);
+    return bound(socket, &address);
+}
+
+SEC("cgroup/post_bind6")
+int bound6(struct group_socket *socket)
+{
+    struct prefix address;
+    __u32 words[4];
+
+    words[0] = socket->src_ip6[0];
+    words[1] = socket->src_ip6[1];
+    words[2] = socket->src_ip6[2];
+    words[3] = socket->src_ip6[3];
+    __builtin_memcpy(address.address, words, 16);
+    return bound(socket, &address);
+}
+
+static inline void learn_netns(struct group_socket *socket)
+{
+    __u32 first = 0;
+    struct own *known = map_lookup(&own, &first);
+
+    if (known && !known->netns && known->socket && known->socket == cookie_of(socket))
+        known->netns = netns_of(socket);
+}
+
+SEC("cgroup/sock_release")
+int released(struct group_socket *socket)
+{
+    struct opening *opening;
+    struct event *event;
+    struct mark *mark;
+
+    if (socket->protocol != IPPROTO_UDP)
+        return 1;
+    mark = storage(&marks, socket, NULL, 0);
+    if (!mark || !mark->bound) {
+        learn_netns(socket);
+        return 1;
+    }
+    mark->bound = 0;
+    opening = opening_of(IPPROTO_UDP, mark->port);
+    if (opening)
+        __sync_fetch_and_add(&opening->bound, -1);
+    if (!is_told(IPPROTO_UDP, mark->port))
+        return 1;
+    event = new_event(IPPROTO_UDP, mark->port, 0);
+    if (!event)
+        return 1;
+    event->cookie = cookie_of(socket);
+    __builtin_memcpy(event->address, mark->address, 16);
+    ring_submit(event, 0);
+    return 1;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -694,6 +738,27 @@ static inline void accepted(struct sock *sk)
     establish(sk, stream, port);
 }
 
+static inline void tell(struct sock *sk, __u16 port, bool opened)
+{
+    struct event *event;
+
+    if (!is_told(IPPROTO_TCP, port))
+        return;
+    event = new_event(IPPROTO_TCP, port, opened);
+    if (!event)
+        return;
+    event->cookie = cookie_of(sk);
+    if (sk->__sk_common.skc_family == AF_INET6) {
+        read_kernel(event->address, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+    } else {
+        struct prefix mapped;
+
+        map_ipv4(&mapped, sk->__sk_common.skc_rcv_saddr);
+        __builtin_memcpy(event->address, mapped.address, 16);
+    }
+    ring_submit(event, 0);
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int state(__u64 *arguments)
 {
@@ -732,12 +797,15 @@ int state(__u64 *arguments)
             accepted(sk);
         }
     } else if (to == TCP_LISTEN) {
-        opened(sk, IPPROTO_TCP, sk->__sk_common.skc_num);
+        __u16 port = sk->__sk_common.skc_num;
+
+        count_opening(IPPROTO_TCP, port);
+        tell(sk, port, 1);
     } else if (to == TCP_CLOSE) {
         __u16 port = 0; // skc_num is gone by now where the owner had not chosen it
 
         read_kernel(&port, sizeof(port), &((struct inet_sock *)sk)->inet_sport);
-        tell(sk, IPPROTO_TCP, from_net16(port), 0);
+        tell(sk, from_net16(port), 0);
     }
     return 0;
 }

@@ -101,7 +101,7 @@ impl Kernel {
             reason: error.to_string(),
         })?;
         let mut ebpf = load(&types)?;
-        let counters = Counters::map(|name| ebpf.take_map(name)).map_err(os("mapping counters"))?;
+        let counters = Counters::map(&ebpf).map_err(os("mapping counters"))?;
         let mut missing = Vec::new();
         programs::trace(&mut ebpf, "state", "inet_sock_set_state", &types).map_err(
             |Refusal { why, cure }| StartError::Refused {
@@ -119,7 +119,7 @@ impl Kernel {
         .is_some();
         let udp_listeners = note(
             Part::UdpListeners,
-            attach_binds(&mut ebpf, &types),
+            attach_binds(&mut ebpf, &counters),
             &mut missing,
         )
         .is_some();
@@ -261,13 +261,14 @@ impl Reading<'_> {
         }
     }
 
-    /// UDP sockets open now, opened since start, whose owner chose this port by bind. `None` where it cannot be told.
+    /// UDP sockets open now that were bound to this port by a call since start, and not by sending. `None` where it
+    /// cannot be told.
     #[must_use]
-    pub fn explicitly_bound(&self, number: u16) -> Option<u64> {
+    pub fn bound(&self, number: u16) -> Option<u64> {
         self.kernel
             .parts
             .udp_listeners
-            .then(|| self.kernel.counters.explicitly_bound(number))
+            .then(|| self.kernel.counters.bound(number))
     }
 
     /// Whether knocks are counted; without, the knocks of [`Reading::space`] are absent, not 0.
@@ -395,11 +396,34 @@ fn attach_drops(ebpf: &mut Ebpf, types: &Btf, missing: &mut Vec<Missing>) -> (bo
     (refused, filtered)
 }
 
-fn attach_binds(ebpf: &mut Ebpf, types: &Btf) -> Result<(), Refusal> {
+fn attach_binds(ebpf: &mut Ebpf, counters: &Counters) -> Result<(), Refusal> {
+    let group = programs::root_group()?;
     // What closes first: so no socket is marked whose closing would be missed.
-    programs::on_call(ebpf, "released", "inet_release", types)?;
-    programs::on_return(ebpf, "bound4", "inet_bind", types)?;
-    programs::on_return(ebpf, "bound6", "inet6_bind", types)
+    programs::on_group(ebpf, "released", &group)?;
+    programs::on_group(ebpf, "bound4", &group)?;
+    programs::on_group(ebpf, "bound6", &group)?;
+    name_own_netns(counters).map_err(|error| {
+        Refusal::new(
+            format!("naming the own network namespace to the programs: {error}"),
+            "this is a defect: report it",
+        )
+    })
+}
+
+/// Closes a socket that the programs know to be ours, so that they learn its network namespace.
+fn name_own_netns(counters: &Counters) -> io::Result<()> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )?;
+    counters.name_own_socket(rustix::net::sockopt::socket_cookie(&socket)?);
+    drop(socket);
+    if counters.netns_is_known() {
+        Ok(())
+    } else {
+        Err(io::Error::other("they did not see a socket close"))
+    }
 }
 
 fn follow_addresses(ebpf: &mut Ebpf) -> Result<Addresses, StartError> {

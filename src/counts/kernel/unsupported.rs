@@ -64,7 +64,7 @@ impl Reading<'_> {
 
     /// Cannot be called.
     #[must_use]
-    pub fn explicitly_bound(&self, _: u16) -> Option<u64> {
+    pub fn bound(&self, _: u16) -> Option<u64> {
         match self.0 {}
     }
 

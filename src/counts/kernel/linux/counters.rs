@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use aya::maps::{Map, MapData};
+use aya::Ebpf;
+use aya::maps::Map;
 
 use super::mapping::Mapping;
 use crate::counts::kernel::space;
@@ -30,12 +31,17 @@ const ESTABLISHED: usize = 3;
 const OPENINGS: usize = 3;
 const OPENED: usize = 0;
 const OPENED_AT: usize = 1;
-const EXPLICIT: usize = 2;
+const BOUND: usize = 2;
 
 /// Of the map `blocks`: knocks on TCP, knocks on UDP, accepted.
 const BLOCKS: usize = 3 * Block::COUNT;
 /// Of the map `lost`: events, marks, headers.
 const LOST: usize = 3;
+
+/// Of `struct own`.
+const OWN: usize = 2;
+const OWN_SOCKET: usize = 0;
+const OWN_NETNS: usize = 1;
 
 /// What is known to be missing, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,19 +64,21 @@ pub(super) struct Counters {
     blocks: Mapping<false>,
     lost: Mapping<false>,
     watched: Mapping<true>,
+    own: Mapping<true>,
 }
 
 impl Counters {
-    /// Maps the counters; `take` gives a map by its name.
-    pub(super) fn map(mut take: impl FnMut(&'static str) -> Option<Map>) -> io::Result<Self> {
+    /// Maps the counters.
+    pub(super) fn map(ebpf: &Ebpf) -> io::Result<Self> {
         Ok(Self {
-            arrivals: map(&mut take, "arrivals", 2 * NUMBERS * ARRIVALS)?,
-            knocks: map(&mut take, "knocks", 2 * NUMBERS * KNOCKS)?,
-            streams: map(&mut take, "streams", NUMBERS * STREAMS)?,
-            openings: map(&mut take, "openings", 2 * NUMBERS * OPENINGS)?,
-            blocks: map(&mut take, "blocks", BLOCKS)?,
-            lost: map(&mut take, "lost", LOST)?,
-            watched: map(&mut take, "watched", 2 * NUMBERS / 64)?,
+            arrivals: map(ebpf, "arrivals", 2 * NUMBERS * ARRIVALS)?,
+            knocks: map(ebpf, "knocks", 2 * NUMBERS * KNOCKS)?,
+            streams: map(ebpf, "streams", NUMBERS * STREAMS)?,
+            openings: map(ebpf, "openings", 2 * NUMBERS * OPENINGS)?,
+            blocks: map(ebpf, "blocks", BLOCKS)?,
+            lost: map(ebpf, "lost", LOST)?,
+            watched: map(ebpf, "watched", 2 * NUMBERS / 64)?,
+            own: map(ebpf, "own", OWN)?,
         })
     }
 
@@ -114,9 +122,9 @@ impl Counters {
         self.openings.load(port.index() * OPENINGS + OPENED_AT)
     }
 
-    pub(super) fn explicitly_bound(&self, number: u16) -> u64 {
+    pub(super) fn bound(&self, number: u16) -> u64 {
         let port = Port::udp(number);
-        gauge(self.openings.load(port.index() * OPENINGS + EXPLICIT))
+        gauge(self.openings.load(port.index() * OPENINGS + BOUND))
     }
 
     pub(super) fn lost(&self) -> Lost {
@@ -139,6 +147,16 @@ impl Counters {
                 self.watched.store(first + index, word);
             }
         }
+    }
+
+    /// Names a socket of this process, by cookie; when it is closed the programs learn its network namespace.
+    pub(super) fn name_own_socket(&self, cookie: u64) {
+        self.own.store(OWN_SOCKET, cookie);
+    }
+
+    /// Whether the programs have learnt which network namespace is ours.
+    pub(super) fn netns_is_known(&self) -> bool {
+        self.own.load(OWN_NETNS) != 0
     }
 
     fn stream(&self, number: u16, field: usize) -> u64 {
@@ -167,16 +185,15 @@ fn gauge(word: u64) -> u64 {
 }
 
 fn map<const WRITABLE: bool>(
-    take: &mut impl FnMut(&'static str) -> Option<Map>,
-    name: &'static str,
+    ebpf: &Ebpf,
+    name: &str,
     words: usize,
 ) -> io::Result<Mapping<WRITABLE>> {
-    let Some(Map::Array(data)) = take(name) else {
+    let Some(Map::Array(data)) = ebpf.map(name) else {
         return Err(io::Error::other(format!(
             "the eBPF object has no array {name}"
         )));
     };
-    let data: &MapData = &data;
     Mapping::new(data.fd().as_fd(), words)
 }
 

@@ -1,10 +1,12 @@
 //! Loading and attaching the programs, and saying in words what a host lacks for one.
 
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 
 use aya::programs::{
-    BtfTracePoint, FEntry, FExit, Iter, Program, ProgramError, SocketFilter,
+    BtfTracePoint, CgroupAttachMode, CgroupSock, Iter, Program, ProgramError, SocketFilter,
 };
 use aya::{Btf, Ebpf};
 use rustix::io::Errno;
@@ -15,6 +17,7 @@ use rustix::net::{
 use tracing::debug;
 
 use crate::counts::kernel::{Missing, Part};
+use crate::privileges::{Capability, lacking};
 
 /// EtherTypes (linux/if_ether.h), as `socket` takes them: in network order.
 const ETHER_TYPES: [u16; 2] = [0x0800, 0x86dd];
@@ -35,7 +38,7 @@ impl Refusal {
         }
     }
 
-    fn new(why: impl ToString, cure: impl ToString) -> Self {
+    pub(super) fn new(why: impl ToString, cure: impl ToString) -> Self {
         Self {
             why: why.to_string(),
             cure: cure.to_string(),
@@ -58,34 +61,47 @@ pub(super) fn trace(
         .map_err(|error| refusal(name, &error))
 }
 
-/// Loads a program that runs when a kernel function returns, and attaches it.
-pub(super) fn on_return(
-    ebpf: &mut Ebpf,
-    name: &str,
-    function: &str,
-    btf: &Btf,
-) -> Result<(), Refusal> {
-    let program: &mut FExit = program(ebpf, name)?;
+/// Loads a program on a control group and everything below it, and attaches it, by a link: that leaves other programs
+/// there in place, whatever the mode is called.
+pub(super) fn on_group(ebpf: &mut Ebpf, name: &str, group: &File) -> Result<(), Refusal> {
+    let program: &mut CgroupSock = program(ebpf, name)?;
     program
-        .load(function, btf)
-        .and_then(|()| program.attach())
+        .load()
+        .and_then(|()| program.attach(group, CgroupAttachMode::Single))
         .map(drop)
-        .map_err(|error| refusal(name, &error))
+        .map_err(|error| {
+            let refusal = refusal(name, &error);
+            match lacking(&[Capability::NetAdmin]) {
+                Ok(lacked) if !lacked.is_empty() => Refusal {
+                    cure: "grant CAP_NET_ADMIN".to_owned(),
+                    ..refusal
+                },
+                _ => refusal,
+            }
+        })
 }
 
-/// Loads a program that runs when a kernel function is called, and attaches it.
-pub(super) fn on_call(
-    ebpf: &mut Ebpf,
-    name: &str,
-    function: &str,
-    btf: &Btf,
-) -> Result<(), Refusal> {
-    let program: &mut FEntry = program(ebpf, name)?;
-    program
-        .load(function, btf)
-        .and_then(|()| program.attach())
-        .map(drop)
-        .map_err(|error| refusal(name, &error))
+/// The root of the version 2 control groups, under which every process of the host is. In a control group namespace of
+/// its own, or where it is not mounted, this process cannot see it.
+pub(super) fn root_group() -> Result<File, Refusal> {
+    const CURE: &str = "mount the host's cgroup2 file system, for a container: --cgroupns=host and \
+                        --volume=/sys/fs/cgroup:/sys/fs/cgroup:ro";
+    /// Inode of the root, and of nothing else, in a cgroup2 file system.
+    const ROOT: u64 = 1;
+    let mounts = fs::read_to_string("/proc/self/mounts")
+        .map_err(|error| Refusal::new(format!("/proc/self/mounts: {error}"), CURE))?;
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (path, kind) = (fields.next()?, fields.next()?);
+            (kind == "cgroup2").then_some(path)
+        })
+        .filter_map(|path| File::open(path).ok())
+        .find(|group| group.metadata().is_ok_and(|data| data.ino() == ROOT))
+        .ok_or_else(|| {
+            Refusal::new("the root of the version 2 control groups is not in sight", CURE)
+        })
 }
 
 /// Loads the walk over TCP sockets.
@@ -209,10 +225,6 @@ pub(super) fn cure(error: &io::Error) -> &'static str {
             "grant CAP_BPF and CAP_PERFMON in the host's own user namespace, and let no seccomp profile stand in the \
              way of bpf(2)"
         }
-        Some(Errno::NOTSUP) => {
-            "the kernel cannot attach to its own functions: it wants CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS \
-             (arm64 has it since 6.4)"
-        }
         Some(Errno::NOMEM | Errno::NOSPC) => "the host, or the control group, is short of memory",
         Some(Errno::NOSYS) => "the kernel has no bpf(2): it wants CONFIG_BPF_SYSCALL",
         _ => "a newer kernel may have what it wants; the debug log has the verifier's words",
@@ -221,7 +233,7 @@ pub(super) fn cure(error: &io::Error) -> &'static str {
 
 /// Whether the kernel keeps even root from reading its memory.
 fn is_locked_down() -> bool {
-    std::fs::read_to_string("/sys/kernel/security/lockdown")
+    fs::read_to_string("/sys/kernel/security/lockdown")
         .is_ok_and(|modes| modes.contains("[confidentiality]"))
 }
 
