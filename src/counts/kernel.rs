@@ -12,7 +12,8 @@
 //!   and then drops: filtered, for it was the firewall that turned the attempt away). Both only for what would have
 //!   been an attempt: a SYN without ACK, a UDP datagram.
 //! - *accepted, outbound, outbound failures, listeners*: where the state of a TCP socket changes. An MPTCP connection
-//!   is counted by its subflows.
+//!   is counted by its subflows. A listener that was never bound has no port yet when it begins to listen: it is counted
+//!   when it closes.
 //! - *UDP listeners*: where bind succeeds, for any process under the host's root control group. A socket that sends
 //!   without having been bound is none.
 //!

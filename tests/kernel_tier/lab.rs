@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::process::{self, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -45,7 +46,9 @@ pub(crate) struct Namespace {
 
 impl Namespace {
     pub(crate) fn new(name: &str) -> Self {
-        let name = format!("darkport-{}-{name}", process::id());
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("darkport-{}-{number}-{name}", process::id());
         run(&format!("ip netns add {name}"));
         let namespace = Self { name };
         namespace.run("ip link set lo up");
@@ -93,7 +96,7 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) fn new(name: &str) -> Self {
         let _ = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::DEBUG)
+            .with_max_level(tracing::Level::WARN)
             .with_test_writer()
             .try_init();
         let namespace = Namespace::new(name);

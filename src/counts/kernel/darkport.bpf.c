@@ -215,6 +215,7 @@ struct mark {
     __u8 established; // counted in streams.established
     __u8 active;      // opened by this host, though its state looks as if the other end had
     __u8 bound;       // counted in openings.bound
+    __u8 unnamed;     // listens on a port that was not known when it began to
     __u8 address[16]; // where it is bound
 };
 MAP(marks, MAP_SK_STORAGE, int, struct mark, 0, NO_PREALLOC);
@@ -759,6 +760,42 @@ static inline void tell(struct sock *sk, __u16 port, bool opened)
     ring_submit(event, 0);
 }
 
+static inline void listens(struct sock *sk)
+{
+    __u16 port = sk->__sk_common.skc_num;
+
+    if (port) {
+        count_opening(IPPROTO_TCP, port);
+        tell(sk, port, 1);
+        return;
+    }
+    // Who listens without having bound is given a port only after this. It is told when it closes.
+    struct mark *mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+
+    if (mark)
+        mark->unnamed = 1;
+    else
+        miss(LOST_MARK);
+}
+
+static inline void listens_no_more(struct sock *sk)
+{
+    struct mark *mark = storage(&marks, sk, NULL, 0);
+    __u16 port = 0;
+
+    // skc_num is gone by now where the owner had not chosen it.
+    read_kernel(&port, sizeof(port), &((struct inet_sock *)sk)->inet_sport);
+    port = from_net16(port);
+    if (mark && mark->unnamed) {
+        mark->unnamed = 0;
+        if (!port)
+            return;
+        count_opening(IPPROTO_TCP, port);
+        tell(sk, port, 1);
+    }
+    tell(sk, port, 0);
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int state(__u64 *arguments)
 {
@@ -797,15 +834,9 @@ int state(__u64 *arguments)
             accepted(sk);
         }
     } else if (to == TCP_LISTEN) {
-        __u16 port = sk->__sk_common.skc_num;
-
-        count_opening(IPPROTO_TCP, port);
-        tell(sk, port, 1);
+        listens(sk);
     } else if (to == TCP_CLOSE) {
-        __u16 port = 0; // skc_num is gone by now where the owner had not chosen it
-
-        read_kernel(&port, sizeof(port), &((struct inet_sock *)sk)->inet_sport);
-        tell(sk, from_net16(port), 0);
+        listens_no_more(sk);
     }
     return 0;
 }
