@@ -41,6 +41,7 @@ fn flash_listeners_are_counted_and_named() {
     flash(&lab, 3000..3500);
     let seen = |events: &[ListenerEvent]| events.iter().filter(|e| e.command == "flash").count();
     until("all events have come", || {
+        assert_eq!(started.kernel.lost(), 0);
         seen(&started.events.lock().unwrap()) == 2000
     });
     for number in 3000..3500 {

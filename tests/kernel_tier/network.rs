@@ -158,7 +158,7 @@ fn addresses_are_followed() {
         run(gone);
         until("the old address does not", || !counted_now());
     }
-    run("ip link add extra type dummy");
+    run("ip link add extra type bridge");
     run("ip addr add 10.7.0.1/24 dev extra");
     run("ip link set extra up");
     until("the address of a new device counts", counted_now);
