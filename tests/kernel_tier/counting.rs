@@ -213,7 +213,9 @@ fn outbound_connections_are_told_by_how_they_end() {
     };
     assert_eq!(outbound(3476), (100, 0));
     assert_eq!(outbound(3477), (0, 100));
-    assert_eq!(outbound(3478), (0, 5));
+    until("those without an answer have failed", || {
+        outbound(3478) == (0, 5)
+    });
     assert_eq!(started.counts(DARK).attempts, Some(0));
     assert_eq!(started.counts(DARK).accepted, Some(0));
 }
@@ -256,8 +258,6 @@ fn a_simultaneous_open_is_outbound() {
     assert_eq!(counts.outbound, Some(1));
     assert_eq!(counts.accepted, Some(0));
     assert_eq!(counts.connections, Some(0));
-    drop(socket);
-    assert_eq!(started.counts(DARK).connections, Some(0));
 }
 
 /// With fast open the socket exists, and may be accepted, before the handshake is complete.

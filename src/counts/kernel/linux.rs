@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Map, MapData, MapError, RingBuf};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use rustix::event::{PollFd, PollFlags, poll};
 use tracing::{debug, warn};
 
@@ -343,11 +343,6 @@ fn load(types: &Btf) -> Result<Ebpf, StartError> {
     EbpfLoader::new()
         .btf(Some(types))
         .override_global("own_netns", &netns, true)
-        .verifier_log_level(if tracing::enabled!(tracing::Level::DEBUG) {
-            VerifierLogLevel::DEBUG
-        } else {
-            VerifierLogLevel::DISABLE
-        })
         .load(OBJECT)
         .map_err(|error| {
             let cure = match &error {
