@@ -31,14 +31,30 @@ use crate::privileges::Capability;
 
 mod space;
 
-#[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+#[cfg(all(
+    target_os = "linux",
+    target_endian = "little",
+    target_pointer_width = "64"
+))]
 mod linux;
-#[cfg(all(target_os = "linux", target_endian = "little", target_pointer_width = "64"))]
+#[cfg(all(
+    target_os = "linux",
+    target_endian = "little",
+    target_pointer_width = "64"
+))]
 pub use linux::{Kernel, Reading, Watcher};
 
-#[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
+#[cfg(not(all(
+    target_os = "linux",
+    target_endian = "little",
+    target_pointer_width = "64"
+)))]
 mod unsupported;
-#[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
+#[cfg(not(all(
+    target_os = "linux",
+    target_endian = "little",
+    target_pointer_width = "64"
+)))]
 pub use unsupported::{Kernel, Reading, Watcher};
 
 pub use space::Space;

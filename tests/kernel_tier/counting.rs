@@ -12,7 +12,12 @@ use crate::lab::{Lab, run, until};
 use crate::{DARK, DARK_UDP, HERE, HERE6, THERE, THERE6, local, local6};
 
 /// Connects, has it accepted, closes: one end first, then the other.
-pub(crate) fn short_connections(listener: &TcpListener, to: SocketAddr, count: usize, client_first: bool) {
+pub(crate) fn short_connections(
+    listener: &TcpListener,
+    to: SocketAddr,
+    count: usize,
+    client_first: bool,
+) {
     for _ in 0..count {
         let client = TcpStream::connect(to).unwrap();
         let (server, _) = listener.accept().unwrap();
@@ -89,10 +94,13 @@ fn datagrams_to_a_dark_port_are_counted_exactly() {
     let counts = started.counts(DARK_UDP);
     assert_eq!(counts.attempts, Some(20_000));
     assert_eq!(counts.accepted, None);
-    assert_eq!(started.counts(DARK), PortCounts {
-        connections: Some(0),
-        ..zero_tcp()
-    });
+    assert_eq!(
+        started.counts(DARK),
+        PortCounts {
+            connections: Some(0),
+            ..zero_tcp()
+        }
+    );
     assert_eq!(lab.snmp("Udp", "NoPorts") - before, 10_000);
     assert_eq!(lab.snmp6("Udp6NoPorts"), 10_000);
 }

@@ -3,6 +3,11 @@
 //! Every test makes network namespaces of its own and works in them, so that no traffic but its own is seen.
 
 #![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in a test, what fails is to fail; the lint's own exception does not cover helpers"
+)]
 
 mod connections;
 mod counting;

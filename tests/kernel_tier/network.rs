@@ -147,7 +147,10 @@ fn addresses_are_followed() {
     };
     assert!(!counted_now());
     for (there, gone) in [
-        ("ip addr add 10.7.0.1/32 dev lo", "ip addr del 10.7.0.1/32 dev lo"),
+        (
+            "ip addr add 10.7.0.1/32 dev lo",
+            "ip addr del 10.7.0.1/32 dev lo",
+        ),
         (
             "ip route add local 10.7.0.0/24 dev lo",
             "ip route del local 10.7.0.0/24 dev lo",

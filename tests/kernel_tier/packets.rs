@@ -247,12 +247,7 @@ fn extension_headers_are_walked_in_what_a_firewall_drops() {
         for packet in [
             ipv6(THERE6, HERE6, TCP, &syn),
             ipv6(THERE6, HERE6, 60, &padded(TCP, 32, &syn)),
-            ipv6(
-                THERE6,
-                HERE6,
-                TCP,
-                &tcp(from, to, 5000, DARK.number, ACK),
-            ),
+            ipv6(THERE6, HERE6, TCP, &tcp(from, to, 5000, DARK.number, ACK)),
         ] {
             send(&socket, &packet, to).unwrap();
         }

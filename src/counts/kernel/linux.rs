@@ -90,8 +90,8 @@ impl Kernel {
     /// # Errors
     /// When not even the changes of TCP sockets can be followed.
     pub fn start(options: &Options) -> Result<(Self, Watcher, Vec<Missing>), StartError> {
-        let lacked = lacking(&[Capability::Bpf, Capability::Perfmon])
-            .map_err(os("reading capabilities"))?;
+        let lacked =
+            lacking(&[Capability::Bpf, Capability::Perfmon]).map_err(os("reading capabilities"))?;
         if !lacked.is_empty() {
             return Err(StartError::Capabilities(lacked));
         }
@@ -248,9 +248,7 @@ impl Reading<'_> {
             outbound: tcp(counters.outbound(port.number)),
             outbound_failures: tcp(counters.outbound_failures(port.number)),
             opened: openings.then(|| counters.opened(port)),
-            opened_at: clock
-                .wall(counters.opened_at(port))
-                .filter(|_| openings),
+            opened_at: clock.wall(counters.opened_at(port)).filter(|_| openings),
             last_attempt: clock.wall(counters.attempted_at(port)),
             connections: self
                 .kernel
@@ -366,7 +364,8 @@ fn load(types: &Btf) -> Result<Ebpf, StartError> {
 
 /// Attaches what tells refused from filtered; whether each is counted.
 fn attach_drops(ebpf: &mut Ebpf, types: &Btf, missing: &mut Vec<Missing>) -> (bool, bool) {
-    const CURE: &str = "Linux 5.17 gives reasons for dropped packets, 5.18 for those a firewall dropped";
+    const CURE: &str =
+        "Linux 5.17 gives reasons for dropped packets, 5.18 for those a firewall dropped";
     let refused = note(
         Part::Refused,
         programs::trace(ebpf, "dropped", "kfree_skb", types).map_err(|refusal| Refusal {

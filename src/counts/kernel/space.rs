@@ -252,9 +252,7 @@ mod tests {
         let mut space = Space::new(class_of);
         fake.blocks.borrow_mut().insert(3, 1);
         assert_eq!(space.read(&fake), SpaceCounts::default());
-        fake.knocks
-            .borrow_mut()
-            .insert(Port::tcp(3476).index(), 1);
+        fake.knocks.borrow_mut().insert(Port::tcp(3476).index(), 1);
         assert_eq!(space.read(&fake), naive(&fake));
         assert_ne!(space.read(&fake), SpaceCounts::default());
     }

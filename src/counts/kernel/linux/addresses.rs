@@ -321,7 +321,10 @@ mod tests {
 
     #[test]
     fn attributes_that_overrun_are_none() {
-        assert_eq!(attribute(&[8, 0, 1, 0, 10, 0, 0, 1], 1), Some(&[10, 0, 0, 1][..]));
+        assert_eq!(
+            attribute(&[8, 0, 1, 0, 10, 0, 0, 1], 1),
+            Some(&[10, 0, 0, 1][..])
+        );
         assert_eq!(attribute(&[9, 0, 1, 0, 10, 0, 0, 1], 1), None);
         assert_eq!(attribute(&[0, 0, 2, 0, 0, 0, 0, 0], 1), None);
     }

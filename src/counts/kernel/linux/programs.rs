@@ -54,8 +54,7 @@ pub(super) fn trace(
     btf: &Btf,
 ) -> Result<(), Refusal> {
     let program: &mut BtfTracePoint = program(ebpf, name)?;
-    program
-        .load(tracepoint, btf)
+    persist(|| program.load(tracepoint, btf))
         .and_then(|()| program.attach())
         .map(drop)
         .map_err(|error| refusal(name, &error))
@@ -65,8 +64,7 @@ pub(super) fn trace(
 /// there in place, whatever the mode is called.
 pub(super) fn on_group(ebpf: &mut Ebpf, name: &str, group: &File) -> Result<(), Refusal> {
     let program: &mut CgroupSock = program(ebpf, name)?;
-    program
-        .load()
+    persist(|| program.load())
         .and_then(|()| program.attach(group, CgroupAttachMode::Single))
         .map(drop)
         .map_err(|error| {
@@ -100,16 +98,17 @@ pub(super) fn root_group() -> Result<File, Refusal> {
         .filter_map(|path| File::open(path).ok())
         .find(|group| group.metadata().is_ok_and(|data| data.ino() == ROOT))
         .ok_or_else(|| {
-            Refusal::new("the root of the version 2 control groups is not in sight", CURE)
+            Refusal::new(
+                "the root of the version 2 control groups is not in sight",
+                CURE,
+            )
         })
 }
 
 /// Loads the walk over TCP sockets.
 pub(super) fn load_walk(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<(), Refusal> {
     let program: &mut Iter = program(ebpf, name)?;
-    program
-        .load("tcp", btf)
-        .map_err(|error| refusal(name, &error))
+    persist(|| program.load("tcp", btf)).map_err(|error| refusal(name, &error))
 }
 
 /// Runs the walk over TCP sockets once.
@@ -130,11 +129,11 @@ pub(super) fn walk(ebpf: &mut Ebpf, name: &str) -> Result<(), Refusal> {
 /// Loads the tap and opens the sockets through which it sees packets. It sees them until the sockets are closed.
 pub(super) fn tap(ebpf: &mut Ebpf, name: &str) -> Result<Vec<OwnedFd>, Refusal> {
     let program: &mut SocketFilter = program(ebpf, name)?;
-    program.load().map_err(|error| refusal(name, &error))?;
+    persist(|| program.load()).map_err(|error| refusal(name, &error))?;
     ETHER_TYPES
         .into_iter()
         .map(|ether_type| {
-            let socket = packet_socket(ether_type).map_err(|errno| packet_refusal(errno))?;
+            let socket = packet_socket(ether_type).map_err(packet_refusal)?;
             program
                 .attach(&socket)
                 .map_err(|error| refusal(name, &error))?;
@@ -145,8 +144,7 @@ pub(super) fn tap(ebpf: &mut Ebpf, name: &str) -> Result<Vec<OwnedFd>, Refusal> 
 }
 
 fn packet_socket(ether_type: u16) -> rustix::io::Result<OwnedFd> {
-    let protocol =
-        std::num::NonZeroU32::new(u32::from(ether_type.to_be())).map(Protocol::from_raw);
+    let protocol = std::num::NonZeroU32::new(u32::from(ether_type.to_be())).map(Protocol::from_raw);
     let socket = socket_with(
         AddressFamily::PACKET,
         SocketType::DGRAM,
@@ -171,6 +169,19 @@ fn packet_refusal(errno: Errno) -> Refusal {
         _ => "say --collector.tap=off to do without",
     };
     Refusal::new(format!("opening a packet socket: {errno}"), cure)
+}
+
+/// The verifier gives up when a signal comes, and says to try again.
+fn persist(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    const TIMES: usize = 5;
+    for _ in 1..TIMES {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if Errno::from_io_error(&io_error) == Some(Errno::AGAIN) => {}
+            result => return result,
+        }
+    }
+    load()
 }
 
 fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, Refusal>
@@ -236,4 +247,3 @@ fn is_locked_down() -> bool {
     fs::read_to_string("/sys/kernel/security/lockdown")
         .is_ok_and(|modes| modes.contains("[confidentiality]"))
 }
-
