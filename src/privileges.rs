@@ -19,8 +19,6 @@ pub enum Capability {
     Perfmon,
     /// Attach programs to control groups.
     NetAdmin,
-    /// Open packet sockets.
-    NetRaw,
     /// See other users' processes.
     SysPtrace,
     /// Read other users' directories under /proc.
@@ -37,7 +35,6 @@ impl Capability {
             Self::Bpf => "CAP_BPF",
             Self::Perfmon => "CAP_PERFMON",
             Self::NetAdmin => "CAP_NET_ADMIN",
-            Self::NetRaw => "CAP_NET_RAW",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
             Self::SysAdmin => "CAP_SYS_ADMIN",
@@ -108,7 +105,6 @@ mod linux {
                 Capability::Bpf => Self::BPF,
                 Capability::Perfmon => Self::PERFMON,
                 Capability::NetAdmin => Self::NET_ADMIN,
-                Capability::NetRaw => Self::NET_RAW,
                 Capability::SysPtrace => Self::SYS_PTRACE,
                 Capability::DacReadSearch => Self::DAC_READ_SEARCH,
                 Capability::SysAdmin => Self::SYS_ADMIN,
@@ -274,8 +270,8 @@ mod tests {
             assert!(reduced.kept.iter().all(|name| name == "CAP_SYS_PTRACE"));
             assert!(reduced.held.len() >= reduced.kept.len());
             assert_eq!(
-                lacking(&[Capability::Bpf, Capability::NetRaw]).unwrap(),
-                [Capability::Bpf, Capability::NetRaw]
+                lacking(&[Capability::Bpf, Capability::NetAdmin]).unwrap(),
+                [Capability::Bpf, Capability::NetAdmin]
             );
             let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
             assert!(status.lines().any(|line| line == "NoNewPrivs:\t1"));
@@ -290,8 +286,8 @@ mod tests {
     #[test]
     fn names_are_listed_as_the_manual_has_them() {
         assert_eq!(
-            Capability::list(&[Capability::Bpf, Capability::NetRaw]),
-            "CAP_BPF, CAP_NET_RAW"
+            Capability::list(&[Capability::Bpf, Capability::NetAdmin]),
+            "CAP_BPF, CAP_NET_ADMIN"
         );
     }
 }

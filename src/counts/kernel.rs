@@ -5,9 +5,11 @@
 //!
 //! What is counted, and where in the way of a packet or a socket:
 //!
-//! - *attempts*: where a device hands a packet to IP, after bridges, bonds and VLANs, before netfilter. XDP, tc and
-//!   netfilter's ingress hook come earlier still: what they drop is no attempt here. An encapsulated packet is seen
-//!   when it has been unwrapped.
+//! - *attempts*: where a device hands a packet up, before bridges, tc and netfilter, and after the device's own XDP
+//!   program. What a bridge takes is counted when it comes out of it for this host; what a bond, VLAN, macvlan or
+//!   ipvlan device takes, on the device below. An encapsulated packet counts when it has been unwrapped; what IPsec
+//!   decrypts in transport mode does not come by again and is no attempt here. Nor is what reaches a macvlan or ipvlan
+//!   device whose lower device is in another network namespace.
 //! - *refused*: where the transport finds no socket. *filtered*: where netfilter drops or rejects (`nft reject` answers
 //!   and then drops: filtered, for it was the firewall that turned the attempt away). Both only for what would have
 //!   been an attempt: a SYN without ACK, a UDP datagram.
@@ -124,6 +126,9 @@ pub enum StartError {
         "the kernel tier needs Linux on a 64-bit little-endian machine: use --collector.tier=netlink or polled"
     )]
     Unsupported,
+    /// A kernel without ring buffers.
+    #[error("the kernel tier needs Linux 5.8 or newer: use --collector.tier=netlink or polled")]
+    TooOld,
     /// Capabilities that every part needs are not held.
     #[error(
         "the kernel tier needs {}, which this process does not have: run it as root or grant them \

@@ -2,7 +2,7 @@
 //
 // What the kernel counts for darkport_exporter. Every program observes: none drops, delays or changes anything.
 //
-//   tap        each received packet, before netfilter      attempts
+//   tap        each packet a device hands up               attempts
 //   dropped    each dropped packet, with its reason        refused, filtered
 //   state      each change of a TCP socket's state         accepted, outbound, listeners, connections
 //   seed       each TCP socket there is, when asked        connections that were there before
@@ -42,7 +42,6 @@ static void *(*map_lookup)(void *map, const void *key) = (void *)1;
 static __u64 (*current_pid_tgid)(void) = (void *)14;
 static __u64 (*current_uid_gid)(void) = (void *)15;
 static long (*current_comm)(void *buffer, __u32 size) = (void *)16;
-static long (*packet_bytes)(const void *packet, __u32 offset, void *to, __u32 size) = (void *)26;
 static __u64 (*cookie_of)(void *sk) = (void *)46;
 static __u64 (*current_cgroup)(void) = (void *)80;
 static void *(*storage)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
@@ -52,11 +51,6 @@ static __u64 (*boot_time)(void) = (void *)125;
 static struct sock *(*full_socket)(void *common) = (void *)137; // NULL for what is no TCP socket, or no longer one
 static void *(*ring_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
 static void (*ring_submit)(void *data, __u64 flags) = (void *)132;
-
-// Loads from a packet; beyond its end they end the program with 0. Numbers come in the host's order.
-__u64 load_byte(void *skb, __u64 offset) __asm__("llvm.bpf.load.byte");
-__u64 load_half(void *skb, __u64 offset) __asm__("llvm.bpf.load.half");
-__u64 load_word(void *skb, __u64 offset) __asm__("llvm.bpf.load.word");
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The kernel's own types, as far as they are used.
@@ -73,7 +67,9 @@ typedef struct {
     struct net *net;
 } possible_net_t;
 struct net_device {
+    unsigned int priv_flags;
     possible_net_t nd_net;
+    void *rx_handler;
 };
 struct in6_addr {
     __u8 bytes[16];
@@ -103,8 +99,13 @@ struct sk_buff {
     __u16 protocol;
     __u16 network_header;
     int skb_iif;
+    __u8 __pkt_type_offset[0]; // its low three bits
+    unsigned int end;
     unsigned char *head;
     unsigned char *data;
+};
+struct skb_shared_info {
+    __u16 gso_segs;
 };
 struct bpf_iter__tcp {
     void *meta;
@@ -115,16 +116,12 @@ enum skb_drop_reason {
     SKB_DROP_REASON_NO_SOCKET = 1,
     SKB_DROP_REASON_NETFILTER_DROP = 2,
 };
+enum netdev_priv_flags {
+    IFF_BRIDGE_PORT = 1,
+    IFF_OVS_DATAPATH = 2,
+};
 
 #pragma clang attribute pop
-
-// The head of struct __sk_buff of linux/bpf.h, which is ABI: the packet as a socket filter sees it.
-struct packet {
-    __u32 len;
-    __u32 pkt_type;
-    __u8 between[156];
-    __u32 gso_segs;
-};
 
 // The head of struct bpf_sock of linux/bpf.h, which is ABI: the socket as a program on control groups sees it.
 struct group_socket {
@@ -144,9 +141,9 @@ struct group_socket {
 #define IS_THERE(type, name) __builtin_preserve_enum_value(*(typeof(type) *)name, 0)
 
 enum { AF_INET = 2, AF_INET6 = 10 };
-enum { PACKET_HOST = 0 };
+enum { PACKET_HOST = 0, PACKET_OTHERHOST = 3, PACKET_TYPES = 7 };
 enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
-enum { ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
+enum { ETH_P_IP = 0x0800, ETH_P_8021Q = 0x8100, ETH_P_IPV6 = 0x86dd, ETH_P_8021AD = 0x88a8 };
 enum { TCP_SYN = 0x02, TCP_ACK = 0x10 };
 enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_SYN_RECV = 3, TCP_CLOSE = 7, TCP_LISTEN = 10 };
 
@@ -321,94 +318,7 @@ static inline bool is_attempt_flags(__u8 flags)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Attempts. A filter on two AF_PACKET sockets, one bound to IPv4, one to IPv6: it sees what a device hands up to IP,
-// once, after bridges, bonds and VLANs have taken what is theirs, and before netfilter. The packet begins at its IP
-// header. 0 is always returned: nothing is copied to the socket.
-
-static inline int count_attempt(struct packet *packet, __u8 protocol, __u32 transport, struct prefix *destination)
-{
-    struct arrival *arrival;
-    __u32 index, count = 1;
-
-    if (!is_own_address(destination))
-        return 0;
-    index = index_of(protocol, load_half(packet, transport + 2));
-    arrival = map_lookup(&arrivals, &index);
-    if (!arrival)
-        return 0;
-    // Datagrams that were merged on the way in are still as many as were sent.
-    if (protocol == IPPROTO_UDP && packet->gso_segs > 1)
-        count = packet->gso_segs;
-    __sync_fetch_and_add(&arrival->attempts, count);
-    arrival->last = boot_time();
-    return 0;
-}
-
-static inline int tap_ipv4(struct packet *packet, __u8 first)
-{
-    __u32 transport = (first & 0x0f) * 4;
-    __u8 protocol = load_byte(packet, 9);
-    struct prefix destination;
-
-    // Most packets end here: the cheap questions come first.
-    if (protocol == IPPROTO_TCP) {
-        if (!is_attempt_flags(load_byte(packet, transport + 13)))
-            return 0;
-    } else if (protocol != IPPROTO_UDP) {
-        return 0;
-    }
-    if (load_half(packet, 6) & 0x1fff) // a fragment after the first has no ports
-        return 0;
-    map_ipv4(&destination, __builtin_bswap32(load_word(packet, 16)));
-    return count_attempt(packet, protocol, transport, &destination);
-}
-
-static inline int tap_ipv6(struct packet *packet)
-{
-    __u8 header = load_byte(packet, 6);
-    __u32 transport = 40;
-    struct prefix destination;
-
-    if (header == IPPROTO_TCP && !is_attempt_flags(load_byte(packet, 40 + 13)))
-        return 0;
-#pragma unroll
-    for (int i = 0; i < MOST_EXTENSIONS; i++) {
-        if (!is_extension(header))
-            break;
-        if (header == EXT_FRAGMENT && load_half(packet, transport + 2) & 0xfff8)
-            return 0;
-        __u8 next = load_byte(packet, transport);
-        transport += extension_length(header, load_byte(packet, transport + 1));
-        header = next;
-    }
-    if (header == IPPROTO_TCP) {
-        if (!is_attempt_flags(load_byte(packet, transport + 13)))
-            return 0;
-    } else if (header != IPPROTO_UDP) {
-        return 0;
-    }
-    if (packet_bytes(packet, 24, destination.address, 16))
-        return 0;
-    return count_attempt(packet, header, transport, &destination);
-}
-
-SEC("socket")
-int tap(struct packet *packet)
-{
-    __u8 first;
-
-    if (packet->pkt_type != PACKET_HOST)
-        return 0;
-    first = load_byte(packet, 0);
-    if (first >> 4 == 4)
-        return tap_ipv4(packet, first);
-    if (first >> 4 == 6)
-        return tap_ipv6(packet);
-    return 0;
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Refused and filtered. Called for every packet the host drops; all but two reasons end at once.
+// What is an attempt, and on which port: the same for packets that come and for packets that are dropped.
 
 struct cursor {
     unsigned char *at;
@@ -416,18 +326,15 @@ struct cursor {
     bool in_pieces;     // more lies elsewhere
 };
 
-static inline bool take(struct cursor *cursor, void *to, __u32 size, __u32 skip)
+static inline bool take(struct cursor *cursor, void *to, __u32 size)
 {
     if (cursor->at + size > cursor->end) {
-        // A packet that is too short is nothing; one whose header cannot be reached would have counted.
+        // A packet that is too short is nothing; one whose header cannot be reached may have counted.
         if (cursor->in_pieces)
             miss(LOST_HEADER);
         return 0;
     }
-    if (read_kernel(to, size, cursor->at))
-        return 0;
-    cursor->at += skip;
-    return 1;
+    return !read_kernel(to, size, cursor->at);
 }
 
 struct ipv4 {
@@ -448,7 +355,8 @@ static inline bool enter_ipv4(struct cursor *cursor, __u8 *protocol, struct pref
 {
     struct ipv4 ip;
 
-    if (!take(cursor, &ip, sizeof(ip), 0) || ip.fragment & from_net16(0x1fff))
+    // A fragment after the first has no ports.
+    if (!take(cursor, &ip, sizeof(ip)) || ip.fragment & from_net16(0x1fff))
         return 0;
     cursor->at += (ip.first & 0x0f) * 4;
     *protocol = ip.protocol;
@@ -461,15 +369,16 @@ static inline bool enter_ipv6(struct cursor *cursor, __u8 *protocol, struct pref
     struct ipv6 ip;
     __u8 extension[4];
 
-    if (!take(cursor, &ip, sizeof(ip), sizeof(ip)))
+    if (!take(cursor, &ip, sizeof(ip)))
         return 0;
+    cursor->at += sizeof(ip);
     *protocol = ip.header;
     __builtin_memcpy(destination->address, ip.destination, 16);
 #pragma unroll
     for (int i = 0; i < MOST_EXTENSIONS; i++) {
         if (!is_extension(*protocol))
             break;
-        if (!take(cursor, extension, sizeof(extension), 0))
+        if (!take(cursor, extension, sizeof(extension)))
             return 0;
         if (*protocol == EXT_FRAGMENT && (extension[2] || extension[3] & 0xf8))
             return 0;
@@ -479,36 +388,131 @@ static inline bool enter_ipv6(struct cursor *cursor, __u8 *protocol, struct pref
     return 1;
 }
 
+// Whether what begins at the cursor is an attempt; then on which port, and where it was sent.
+static inline bool is_attempt(struct cursor *cursor, __u16 ether_type, __u32 *index, struct prefix *destination)
+{
+    __u8 protocol = 0, transport[14];
+    bool entered;
+
+    if (ether_type == from_net16(ETH_P_IP))
+        entered = enter_ipv4(cursor, &protocol, destination);
+    else
+        entered = enter_ipv6(cursor, &protocol, destination);
+    if (!entered)
+        return 0;
+    if (protocol == IPPROTO_TCP) {
+        if (!take(cursor, transport, 14) || !is_attempt_flags(transport[13]))
+            return 0;
+    } else if (protocol != IPPROTO_UDP || !take(cursor, transport, 4)) {
+        return 0;
+    }
+    *index = index_of(protocol, transport[2] << 8 | transport[3]);
+    return 1;
+}
+
+static inline bool is_ip(__u16 ether_type)
+{
+    return ether_type == from_net16(ETH_P_IP) || ether_type == from_net16(ETH_P_IPV6);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Attempts. Called with each packet that a device hands up, before anything has been done with it but by the device's
+// own XDP program.
+
+// Whether the packet comes up on this device for good. What comes to a port of a bridge comes again, on the bridge, if
+// it is for this host. Other devices on top of devices (bonds, VLANs, macvlan, ipvlan) take it over without its being
+// shown again; a macvlan may have an address of its own, for which the lower device was not the host.
+static inline bool is_for_host(struct sk_buff *skb, struct net_device *device)
+{
+    __u8 type = *skb->__pkt_type_offset & PACKET_TYPES;
+    __u32 flags = 0;
+
+    if (!device->rx_handler)
+        return type == PACKET_HOST;
+    // In some kernels it is a bit field, which the loader cannot load from directly.
+    read_kernel(&flags, sizeof(flags), &device->priv_flags);
+    if (flags & (VALUE_OF(enum netdev_priv_flags, IFF_BRIDGE_PORT) |
+                 VALUE_OF(enum netdev_priv_flags, IFF_OVS_DATAPATH)))
+        return 0;
+    return type == PACKET_HOST || type == PACKET_OTHERHOST;
+}
+
+// Nearly all packets are segments of connections that stand: one look tells them.
+static inline bool is_plain_segment(struct cursor *cursor, __u16 ether_type)
+{
+    __u8 bytes[54];
+
+    if (ether_type == from_net16(ETH_P_IP))
+        return cursor->at + 34 <= cursor->end && !read_kernel(bytes, 34, cursor->at) && bytes[0] == 0x45 &&
+               bytes[9] == IPPROTO_TCP && !is_attempt_flags(bytes[33]);
+    return cursor->at + 54 <= cursor->end && !read_kernel(bytes, 54, cursor->at) && bytes[6] == IPPROTO_TCP &&
+           !is_attempt_flags(bytes[53]);
+}
+
+// Datagrams that were merged on the way in are still as many as were sent.
+static inline __u32 datagrams(struct sk_buff *skb)
+{
+    struct skb_shared_info *shared = (void *)(skb->head + skb->end);
+    __u16 count = 0;
+
+    read_kernel(&count, sizeof(count), &shared->gso_segs);
+    return count > 1 ? count : 1;
+}
+
+SEC("tp_btf/netif_receive_skb")
+int tap(__u64 *arguments)
+{
+    struct sk_buff *skb = (void *)arguments[0];
+    struct net_device *device = skb->dev;
+    __u16 ether_type = skb->protocol;
+    struct prefix destination;
+    struct arrival *arrival;
+    struct cursor cursor;
+    __u32 index;
+
+    if (!device || device->nd_net.net->ns.inum != own_netns)
+        return 0;
+    cursor.at = skb->data;
+    cursor.end = cursor.at + (skb->len - skb->data_len);
+    cursor.in_pieces = skb->data_len != 0;
+    if (ether_type == from_net16(ETH_P_8021Q) || ether_type == from_net16(ETH_P_8021AD)) {
+        __u16 tag[2];
+
+        if (!take(&cursor, tag, sizeof(tag)))
+            return 0;
+        cursor.at += sizeof(tag);
+        ether_type = tag[1];
+    }
+    if (!is_ip(ether_type) || is_plain_segment(&cursor, ether_type) || !is_for_host(skb, device))
+        return 0;
+    if (!is_attempt(&cursor, ether_type, &index, &destination) || !is_own_address(&destination))
+        return 0;
+    arrival = map_lookup(&arrivals, &index);
+    if (!arrival)
+        return 0;
+    __sync_fetch_and_add(&arrival->attempts, index < PORTS ? 1 : datagrams(skb));
+    arrival->last = boot_time();
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Refused and filtered. Called for every packet the host drops; all but two reasons end at once.
+
 static inline void count_knock(struct sk_buff *skb, bool refused)
 {
-    struct cursor cursor;
     struct prefix destination;
+    struct cursor cursor;
     struct knock *knock;
-    __u8 protocol = 0, transport[14];
     __u32 index;
-    bool entered;
 
     cursor.at = skb->head + skb->network_header;
     cursor.end = skb->data + (skb->len - skb->data_len);
     cursor.in_pieces = skb->data_len != 0;
-    if (skb->protocol == from_net16(ETH_P_IP))
-        entered = enter_ipv4(&cursor, &protocol, &destination);
-    else if (skb->protocol == from_net16(ETH_P_IPV6))
-        entered = enter_ipv6(&cursor, &protocol, &destination);
-    else
+    if (!is_ip(skb->protocol) || !is_attempt(&cursor, skb->protocol, &index, &destination))
         return;
-    if (!entered)
-        return;
-    if (protocol == IPPROTO_TCP) {
-        if (!take(&cursor, transport, 14, 0) || !is_attempt_flags(transport[13]))
-            return;
-    } else if (protocol != IPPROTO_UDP || !take(&cursor, transport, 4, 0)) {
-        return;
-    }
     // What the transport refused had arrived. What a firewall dropped may have been on its way to elsewhere.
     if (!refused && !is_own_address(&destination))
         return;
-    index = index_of(protocol, transport[2] << 8 | transport[3]);
     knock = map_lookup(&knocks, &index);
     if (!knock)
         return;

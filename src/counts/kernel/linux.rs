@@ -13,7 +13,6 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -48,7 +47,6 @@ const TYPES: &str = "/sys/kernel/btf/vmlinux";
 /// The programs and what they have counted. While it lives they are attached; nothing else keeps them.
 pub struct Kernel {
     ebpf: Ebpf,
-    taps: Vec<OwnedFd>,
     counters: Counters,
     clock: Arc<Clock>,
     parts: Parts,
@@ -95,6 +93,9 @@ impl Kernel {
         if !lacked.is_empty() {
             return Err(StartError::Capabilities(lacked));
         }
+        if is_older_than(5, 8) {
+            return Err(StartError::TooOld);
+        }
         allow_locked_memory();
         let types = Btf::from_sys_fs().map_err(|error| StartError::Types {
             path: TYPES,
@@ -123,7 +124,6 @@ impl Kernel {
             &mut missing,
         )
         .is_some();
-        drop(types);
 
         let clock = Arc::new(Clock::new());
         let ring = ring(&mut ebpf)?;
@@ -133,27 +133,24 @@ impl Kernel {
             None
         };
         // Last, when the addresses are known: from here on attempts count.
-        let taps = if options.tap {
-            note(
+        let attempts = options.tap
+            && note(
                 Part::Attempts,
-                programs::tap(&mut ebpf, "tap"),
+                programs::trace(&mut ebpf, "tap", "netif_receive_skb", &types),
                 &mut missing,
             )
-            .unwrap_or_default()
-        } else {
-            Vec::new()
-        };
+            .is_some();
+        drop(types);
         let (ended, end) = io::pipe().map_err(os("opening a pipe"))?;
         let kernel = Self {
             parts: Parts {
-                attempts: !taps.is_empty(),
+                attempts,
                 refused,
                 filtered,
                 connections,
                 udp_listeners,
             },
             ebpf,
-            taps,
             counters,
             clock: Arc::clone(&clock),
             seeded: PortSet::new(),
@@ -222,7 +219,6 @@ impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kernel")
             .field("parts", &self.parts)
-            .field("taps", &self.taps)
             .finish_non_exhaustive()
     }
 }
@@ -346,11 +342,7 @@ fn load(types: &Btf) -> Result<Ebpf, StartError> {
             let cure = match &error {
                 EbpfError::MapError(MapError::CreateError { name, io_error }) => {
                     debug!(map = %name, error = %io_error, "map not created");
-                    match name.as_str() {
-                        "events" if is_older_than(5, 8) => "ring buffers came with Linux 5.8",
-                        "marks" if is_older_than(5, 2) => "storage in sockets came with Linux 5.2",
-                        _ => programs::cure(io_error),
-                    }
+                    programs::cure(io_error)
                 }
                 _ => "this kernel's types are not as expected: report its version",
             };

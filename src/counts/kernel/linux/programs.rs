@@ -2,25 +2,15 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
-use aya::programs::{
-    BtfTracePoint, CgroupAttachMode, CgroupSock, Iter, Program, ProgramError, SocketFilter,
-};
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSock, Iter, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with,
-    sockopt::set_socket_recv_buffer_size,
-};
 use tracing::debug;
 
 use crate::counts::kernel::{Missing, Part};
 use crate::privileges::{Capability, lacking};
-
-/// EtherTypes (linux/if_ether.h), as `socket` takes them: in network order.
-const ETHER_TYPES: [u16; 2] = [0x0800, 0x86dd];
 
 /// Why a program is not in place.
 #[derive(Debug)]
@@ -124,51 +114,6 @@ pub(super) fn walk(ebpf: &mut Ebpf, name: &str) -> Result<(), Refusal> {
     io::copy(&mut file, &mut io::sink())
         .map(drop)
         .map_err(|error| failed(&error))
-}
-
-/// Loads the tap and opens the sockets through which it sees packets. It sees them until the sockets are closed.
-pub(super) fn tap(ebpf: &mut Ebpf, name: &str) -> Result<Vec<OwnedFd>, Refusal> {
-    let program: &mut SocketFilter = program(ebpf, name)?;
-    persist(|| program.load()).map_err(|error| refusal(name, &error))?;
-    ETHER_TYPES
-        .into_iter()
-        .map(|ether_type| {
-            let socket = packet_socket(ether_type).map_err(packet_refusal)?;
-            program
-                .attach(&socket)
-                .map_err(|error| refusal(name, &error))?;
-            discard(&socket);
-            Ok(socket)
-        })
-        .collect()
-}
-
-fn packet_socket(ether_type: u16) -> rustix::io::Result<OwnedFd> {
-    let protocol = std::num::NonZeroU32::new(u32::from(ether_type.to_be())).map(Protocol::from_raw);
-    let socket = socket_with(
-        AddressFamily::PACKET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        protocol,
-    )?;
-    // It will never hold anything.
-    let _ = set_socket_recv_buffer_size(&socket, 0);
-    Ok(socket)
-}
-
-/// Throws away what came before the filter was in place.
-fn discard(socket: &OwnedFd) {
-    let mut byte = [0_u8; 1];
-    while recv(socket, &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC).is_ok() {}
-}
-
-fn packet_refusal(errno: Errno) -> Refusal {
-    let cure = match errno {
-        Errno::PERM | Errno::ACCESS => "grant CAP_NET_RAW",
-        Errno::AFNOSUPPORT => "use a kernel with CONFIG_PACKET, or say --collector.tap=off",
-        _ => "say --collector.tap=off to do without",
-    };
-    Refusal::new(format!("opening a packet socket: {errno}"), cure)
 }
 
 /// The verifier gives up when a signal comes, and says to try again.
