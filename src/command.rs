@@ -135,6 +135,7 @@ fn serve(args: &Args) -> Result<(), Error> {
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
     let sampler = start::sampler(&args.collector, &args.procfs, &config, own)?;
+    start::give_up_privileges(sampler.counts())?;
     let exporter = Arc::new(Exporter::new(args.config_file.clone(), config, sampler));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -4,13 +4,16 @@
 //! configuration beyond the watch set.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::port::{Block, NUMBERS, Port, PortSet, Protocol};
-use crate::registry::Class;
+use crate::privileges::Capability;
+use crate::registry::{Class, Registry};
 use crate::snapshot::{Collector, Source};
 use crate::sockets::{Listener, SocketTable};
 
+pub mod attached;
 pub mod kernel;
 #[cfg(target_os = "linux")]
 pub mod netlink;
@@ -52,6 +55,8 @@ impl fmt::Display for Tier {
 /// [`wanted`](Self::wanted), then calls [`after_read`](Self::after_read), with `None` where it could not be read.
 #[derive(Debug)]
 pub enum Counts {
+    /// eBPF programs.
+    Kernel(Box<attached::Attached>),
     /// What the kernel tells of the sockets it destroys.
     #[cfg(target_os = "linux")]
     Netlink(netlink::Netlink),
@@ -64,6 +69,7 @@ impl Counts {
     #[must_use]
     pub const fn tier(&self) -> Tier {
         match self {
+            Self::Kernel(_) => Tier::Kernel,
             #[cfg(target_os = "linux")]
             Self::Netlink(_) => Tier::Netlink,
             Self::Polled(_) => Tier::Polled,
@@ -74,6 +80,7 @@ impl Counts {
     /// before: what it shows on ports that were not watched is not counted.
     pub fn watch(&mut self, watched: &PortSet, present: &SocketTable) {
         match self {
+            Self::Kernel(kernel) => kernel.watch(watched),
             #[cfg(target_os = "linux")]
             Self::Netlink(netlink) => {
                 if let Err(error) = netlink.watch(watched, present) {
@@ -89,7 +96,7 @@ impl Counts {
         match self {
             #[cfg(target_os = "linux")]
             Self::Netlink(netlink) => netlink.before_read(),
-            Self::Polled(_) => {}
+            Self::Kernel(_) | Self::Polled(_) => {}
         }
     }
 
@@ -97,6 +104,7 @@ impl Counts {
     #[must_use]
     pub fn listened(&self) -> PortSet {
         match self {
+            Self::Kernel(_) => PortSet::new(),
             #[cfg(target_os = "linux")]
             Self::Netlink(netlink) => netlink.ports_listened(),
             Self::Polled(polled) => polled.listened().clone(),
@@ -107,6 +115,7 @@ impl Counts {
     #[must_use]
     pub const fn wants_connections(&self) -> bool {
         match self {
+            Self::Kernel(_) => false,
             #[cfg(target_os = "linux")]
             Self::Netlink(_) => true,
             Self::Polled(_) => true,
@@ -121,7 +130,7 @@ impl Counts {
             #[cfg(target_os = "linux")]
             (Self::Netlink(netlink), None) => netlink.after_failed_read(),
             (Self::Polled(polled), Some(table)) => polled.update(table, now),
-            (Self::Polled(_), None) => {}
+            (Self::Kernel(_), _) | (Self::Polled(_), None) => {}
         }
     }
 
@@ -129,6 +138,7 @@ impl Counts {
     #[must_use]
     pub fn counts(&self, port: Port) -> PortCounts {
         match self {
+            Self::Kernel(kernel) => kernel.counts(port),
             #[cfg(target_os = "linux")]
             Self::Netlink(netlink) => netlink.counts(port),
             Self::Polled(polled) => polled.counts(port),
@@ -137,20 +147,64 @@ impl Counts {
 
     /// Watched ports on which this host has listened, accepted or connected since start.
     #[must_use]
-    pub fn used(&self) -> PortSet {
+    pub fn used(&mut self) -> PortSet {
         match self {
+            Self::Kernel(kernel) => kernel.used(),
             #[cfg(target_os = "linux")]
             Self::Netlink(netlink) => netlink.ports_used(),
             Self::Polled(polled) => polled.used().clone(),
         }
     }
 
-    /// Listeners on watched ports that were closed since this was last asked, also such as no table has shown; oldest first.
-    pub fn closed_listeners(&mut self) -> Vec<Listener> {
+    /// What is known of listeners on watched ports that came or went since this was last asked, oldest first.
+    pub fn listener_news(&mut self) -> Vec<ListenerNews> {
         match self {
+            Self::Kernel(kernel) => kernel
+                .events()
+                .into_iter()
+                .map(ListenerNews::Event)
+                .collect(),
             #[cfg(target_os = "linux")]
-            Self::Netlink(netlink) => netlink.closed_listeners(),
+            Self::Netlink(netlink) => {
+                let closed = netlink.closed_listeners();
+                closed.into_iter().map(ListenerNews::Closed).collect()
+            }
             Self::Polled(_) => Vec::new(),
+        }
+    }
+
+    /// Whether a UDP socket that is open now is known to have been bound to this port by a call, and not by sending.
+    #[must_use]
+    pub fn was_bound(&self, number: u16) -> bool {
+        match self {
+            Self::Kernel(kernel) => kernel.was_bound(number),
+            #[cfg(target_os = "linux")]
+            Self::Netlink(_) => false,
+            Self::Polled(_) => false,
+        }
+    }
+
+    /// What the whole space has seen: connections accepted by class, and knocks; each `None` where the tier cannot know.
+    pub fn space(&mut self, registry: &Arc<Registry>) -> (Option<ByClass>, Option<Knocks>) {
+        match self {
+            Self::Kernel(kernel) => {
+                let (accepted, knocks) = kernel.space(registry);
+                (Some(accepted), knocks)
+            }
+            #[cfg(target_os = "linux")]
+            Self::Netlink(_) => (None, None),
+            Self::Polled(_) => (None, None),
+        }
+    }
+
+    /// UDP datagrams counted as refused since start, to be held against the host's `NoPorts`.
+    #[must_use]
+    pub fn udp_refused(&self) -> Option<u64> {
+        match self {
+            Self::Kernel(kernel) => kernel.udp_refused(),
+            #[cfg(target_os = "linux")]
+            Self::Netlink(_) => None,
+            Self::Polled(_) => None,
         }
     }
 
@@ -158,9 +212,21 @@ impl Counts {
     #[must_use]
     pub fn collector(&self) -> Option<(Collector, bool)> {
         match self {
+            Self::Kernel(_) => Some((Collector::Kernel, true)),
             #[cfg(target_os = "linux")]
             Self::Netlink(netlink) => Some((Collector::Netlink, netlink.is_reading())),
             Self::Polled(_) => None,
+        }
+    }
+
+    /// Capabilities that have to be kept while this tier counts.
+    #[must_use]
+    pub fn needs(&self) -> &'static [Capability] {
+        match self {
+            Self::Kernel(kernel) => kernel.needs(),
+            #[cfg(target_os = "linux")]
+            Self::Netlink(_) => &[],
+            Self::Polled(_) => &[],
         }
     }
 
@@ -168,6 +234,7 @@ impl Counts {
     #[must_use]
     pub fn lost(&self) -> Vec<(Source, u64)> {
         match self {
+            Self::Kernel(kernel) => vec![(Source::Kernel, kernel.lost())],
             #[cfg(target_os = "linux")]
             Self::Netlink(netlink) => vec![(Source::Netlink, netlink.lost())],
             Self::Polled(_) => Vec::new(),
@@ -175,15 +242,36 @@ impl Counts {
     }
 
     /// Inbound TCP handshakes counted since start, to be held against the host's `PassiveOpens`; in the netlink tier those
-    /// on watched ports.
+    /// on watched ports. `accepted` is what [`space`](Self::space) gave.
     #[must_use]
-    pub fn accepted(&self) -> Option<u64> {
+    pub fn accepted(&self, accepted: Option<&ByClass>) -> Option<u64> {
         match self {
+            Self::Kernel(_) => Some(accepted?.0[Protocol::Tcp.index()].iter().sum()),
             #[cfg(target_os = "linux")]
             Self::Netlink(netlink) => Some(netlink.accepted()),
             Self::Polled(_) => None,
         }
     }
+}
+
+/// What a tier tells of a listener on a watched port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenerNews {
+    /// It came or went, told with who made it.
+    Event(kernel::ListenerEvent),
+    /// It has closed; no table may have shown it.
+    Closed(Listener),
+}
+
+/// Knocks of the whole port space since start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Knocks {
+    /// Distinct ports that have had one.
+    pub ports: ByClass,
+    /// How many there were.
+    pub knocks: ByClass,
+    /// How many there were.
+    pub blocks: ByBlock,
 }
 
 /// What was counted on one port since the exporter started. `None`: the tier cannot know, or the protocol has no such

@@ -42,6 +42,7 @@
 //! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
 //! | [`lookup`] | the answer to `lookup` | where it is printed |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |
+//! | [`privileges`] | capabilities: what is held, and giving it up | what they are wanted for |
 //! | [`log`], [`signal`], [`build_info`] | the log, the signals, what the binary was built from | everything else |
 //!
 //! # What always holds
@@ -72,6 +73,7 @@ pub mod metrics;
 pub mod namespaces;
 pub mod owners;
 pub mod port;
+pub mod privileges;
 pub mod registry;
 pub mod sampler;
 pub mod signal;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
+use crate::privileges::{self, Capability};
 use crate::sockets::{self, SocketTable};
 
 mod discover;
@@ -23,6 +24,13 @@ use visit::Visitor;
 
 /// Where iproute2, and with it Kubernetes' network plug-ins, name namespaces.
 pub const NAMES: &str = "/run/netns";
+
+/// What the thread keeps: entering, and opening the namespaces of other users' processes.
+const NEEDED: [Capability; 3] = [
+    Capability::SysAdmin,
+    Capability::SysPtrace,
+    Capability::DacReadSearch,
+];
 
 /// The other network namespaces of the host. Dropping it ends its thread.
 #[derive(Debug)]
@@ -153,7 +161,10 @@ impl Namespaces {
         let (procfs, names) = (self.procfs.clone(), self.names.clone());
         thread::Builder::new()
             .name("namespaces".to_owned())
-            .spawn(move || serve(&Visitor::new(procfs, names), &received))
+            .spawn(move || {
+                privileges::reduce_thread(&NEEDED);
+                serve(&Visitor::new(procfs, names), &received);
+            })
             .map_err(Error::Thread)?;
         Ok(orders)
     }

@@ -148,6 +148,25 @@ impl Owners {
         self.resolve_at(Instant::now(), listeners)
     }
 
+    /// The owner of a socket that is told of by its caller, though it may have gone: process id, user id and the name the
+    /// caller had. If the process still lives and is called so, with all that is known of it.
+    pub fn caller(&mut self, pid: u32, uid: u32, name: &str) -> Owner {
+        let name = owner::displayed(name.as_bytes());
+        let process = self
+            .search
+            .describe(pid)
+            .filter(|process| process.name == name)
+            .unwrap_or_else(|| Process {
+                pid,
+                started: 0,
+                name,
+                executable: None,
+                user: self.search.user(uid),
+                unit: String::new(),
+            });
+        Holders::of(vec![process]).map_or(Owner::Unknown { creator: None }, Owner::Held)
+    }
+
     fn resolve_at<'a>(
         &mut self,
         now: Instant,

@@ -93,9 +93,9 @@ impl Sampler {
         let ephemeral = ephemeral::udp_ports();
         let table = self.read_sockets(config.watch.ports(), now);
         let (namespaces, others) = self.others.read(config);
-        let closed = self.counts.closed_listeners();
+        let news = self.counts.listener_news();
         self.journal
-            .note_closed(&self.listeners.closed(config, &closed, &ephemeral));
+            .note_closed(&self.listeners.closed(config, news, &ephemeral));
         let mut lit = table.as_ref().map(|table| {
             self.listeners
                 .look_up(config, table, &others, &ephemeral, &mut self.health)
@@ -107,7 +107,8 @@ impl Sampler {
         let view = view.map(|(table, lit)| View::of(table, lit));
         let (shown, watched_suppressed) = self.shown(config, view.as_ref(), &ephemeral);
         let watched = self.watched(config, view.as_ref(), &shown);
-        let space = space(config, view.as_ref(), &ephemeral);
+        let space = self.space(config, view.as_ref(), &ephemeral);
+        let audit = self.audit(space.accepted.as_ref());
         let listeners_suppressed = lit
             .as_mut()
             .map_or(0, |lit| listeners::limit(lit, &config.limits));
@@ -120,7 +121,7 @@ impl Sampler {
             namespaces,
             space,
             lost: self.counts.lost(),
-            audit: self.audit(),
+            audit,
             collectors: self.health.take(),
             reload,
         }
@@ -197,13 +198,14 @@ impl Sampler {
         }
     }
 
-    fn audit(&mut self) -> Vec<Audit> {
+    fn audit(&mut self, accepted: Option<&ByClass>) -> Vec<Audit> {
         let Some(first) = self.audit_start else {
             return Vec::new();
         };
         let start = Instant::now();
         // Ours first: what comes between the two is in the host's number and not in ours.
-        let accepted = self.counts.accepted();
+        let accepted = self.counts.accepted(accepted);
+        let udp_refused = self.counts.udp_refused();
         let read = HostCounters::read();
         let Some(counters) = self.health.judge(Collector::Audit, start, read) else {
             return Vec::new();
@@ -218,28 +220,32 @@ impl Sampler {
             Audit {
                 what: "udp_no_ports",
                 host: host.udp_no_ports,
-                counted: None,
+                counted: udp_refused,
             },
         ]
     }
-}
 
-fn space(config: &Config, view: Option<&View>, ephemeral: &PortSet) -> Space {
-    let registry = &config.registry;
-    let lit = view.map(|view| {
-        let mut lights = Lights::default();
-        for port in view.lit.iter() {
-            let may_be_client = ephemeral.contains(port) && !config.watch.ports().contains(port);
-            if !may_be_client {
-                lights.classes.add(port, registry.class(port), 1);
-                lights.blocks.add(port, 1);
+    fn space(&mut self, config: &Config, view: Option<&View>, ephemeral: &PortSet) -> Space {
+        let registry = &config.registry;
+        let lit = view.map(|view| {
+            let mut lights = Lights::default();
+            for port in view.lit.iter() {
+                let may_be_client = ephemeral.contains(port)
+                    && !config.watch.ports().contains(port)
+                    && !self.counts.was_bound(port.number);
+                if !may_be_client {
+                    lights.classes.add(port, registry.class(port), 1);
+                    lights.blocks.add(port, 1);
+                }
             }
+            lights
+        });
+        let (accepted, knocks) = self.counts.space(registry);
+        Space {
+            ports: ByClass(registry.class_sizes().map(|sizes| sizes.map(u64::from))),
+            lit,
+            accepted,
+            knocks,
         }
-        lights
-    });
-    Space {
-        ports: ByClass(registry.class_sizes().map(|sizes| sizes.map(u64::from))),
-        lit,
-        counts: None,
     }
 }

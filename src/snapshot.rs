@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::counts::{ByBlock, ByClass, PortCounts, SpaceCounts, Tier};
+use crate::counts::{ByBlock, ByClass, Knocks, PortCounts, Tier};
 use crate::owners::Owner;
 use crate::port::Port;
 use crate::registry::Assignment;
@@ -90,8 +90,10 @@ pub struct Space {
     pub ports: ByClass,
     /// Ports with a listener now.
     pub lit: Option<Lights>,
-    /// What only the kernel tier knows.
-    pub counts: Option<SpaceCounts>,
+    /// Inbound TCP handshakes completed since start, by class; only the TCP half is meant.
+    pub accepted: Option<ByClass>,
+    /// Attempts on dark ports since start.
+    pub knocks: Option<Knocks>,
 }
 
 /// Ports with a listener now, summed.

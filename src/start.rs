@@ -5,7 +5,9 @@ use std::path::Path;
 
 use crate::args;
 use crate::audit::HostCounters;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::counts::attached::Attached;
+use crate::counts::kernel::{self, Kernel};
 #[cfg(target_os = "linux")]
 use crate::counts::netlink::Netlink;
 use crate::counts::polled::Polled;
@@ -14,6 +16,7 @@ use crate::log::Chain;
 use crate::namespaces::{self, Namespaces};
 use crate::owners::Owners;
 use crate::port::PortSet;
+use crate::privileges::{self, Capability};
 use crate::sampler::Sampler;
 use crate::sockets::{self, Choice, Reader, Wanted};
 
@@ -39,7 +42,16 @@ pub enum Error {
         /// What it lacks, and the cure.
         reason: String,
     },
+    /// Privileges could not be given up.
+    #[error(transparent)]
+    Privileges(#[from] privileges::Error),
+    /// The thread that enters network namespaces could not be started.
+    #[error(transparent)]
+    Namespaces(#[from] namespaces::Error),
 }
+
+/// What finding owners takes, and is kept.
+const FOR_OWNERS: [Capability; 2] = [Capability::SysPtrace, Capability::DacReadSearch];
 
 /// Opens the reader and begins to count. `own` are the exporter's own listening sockets, by which a table is known to be
 /// this host's.
@@ -61,13 +73,42 @@ pub fn sampler(
         }
     };
     let counts = counts(collector, config, &mut reader)?;
+    let mut namespaces = Namespaces::new(procfs, Path::new(namespaces::NAMES));
+    if config.namespaces == config::Namespaces::All {
+        // Now, because the privilege that its thread needs is given up by all others.
+        namespaces.start()?;
+    }
     Ok(Sampler::new(
         reader,
         counts,
         Owners::new(procfs),
-        Namespaces::new(procfs, Path::new(namespaces::NAMES)),
+        namespaces,
         audit_start,
     ))
+}
+
+/// Gives up, for the calling thread and all it starts from now on, every privilege but those that finding owners and the
+/// tier need. To be called when all is attached and bound, before there are other threads than those that did it for
+/// themselves.
+///
+/// # Errors
+/// When a privilege stays.
+pub fn give_up_privileges(counts: &Counts) -> Result<(), Error> {
+    let keep: Vec<Capability> = FOR_OWNERS.iter().chain(counts.needs()).copied().collect();
+    let reduced = privileges::reduce(&keep)?;
+    let or_none = |names: Vec<String>| {
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(" ")
+        }
+    };
+    tracing::info!(
+        held = or_none(reduced.held),
+        kept = or_none(reduced.kept),
+        "capabilities given up"
+    );
+    Ok(())
 }
 
 fn reader(collector: &args::Collector, own: Vec<SocketAddr>) -> Result<Reader, Error> {
@@ -103,7 +144,7 @@ fn counts(
         if collector.tier.is_some_and(|asked| asked != tier) {
             continue;
         }
-        match begin(tier, config, reader) {
+        match begin(tier, collector, config, reader) {
             Ok(counts) => {
                 let refused = (!refused.is_empty()).then_some(refused);
                 tracing::info!(tier = tier.as_str(), refused, "counting");
@@ -120,13 +161,29 @@ fn counts(
 }
 
 /// Begins to count in one tier, or says what it lacks.
-fn begin(tier: Tier, config: &Config, reader: &mut Reader) -> Result<Counts, String> {
+fn begin(
+    tier: Tier,
+    collector: &args::Collector,
+    config: &Config,
+    reader: &mut Reader,
+) -> Result<Counts, String> {
     let watched = config.watch.ports();
     match tier {
-        Tier::Kernel => Err("not built into this version".to_owned()),
+        Tier::Kernel => kernel(watched, collector.tap),
         Tier::Netlink => netlink(watched, reader),
         Tier::Polled => Ok(Counts::Polled(Polled::new(watched))),
     }
+}
+
+/// Attaches the programs. What this host lacks for a part of them is told, and costs that part.
+fn kernel(watched: &PortSet, tap: bool) -> Result<Counts, String> {
+    let (kernel, watcher, missing) =
+        Kernel::start(&kernel::Options { tap }).map_err(|error| Chain(&error).to_string())?;
+    for missing in missing {
+        tracing::warn!(%missing, "a part of the kernel tier is not available");
+    }
+    let attached = Attached::new(kernel, watcher, watched).map_err(|error| error.to_string())?;
+    Ok(Counts::Kernel(Box::new(attached)))
 }
 
 #[cfg(target_os = "linux")]

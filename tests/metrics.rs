@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use darkport_exporter::config::series_per_port;
-use darkport_exporter::counts::{ByBlock, ByClass, PortCounts, SpaceCounts, Tier};
+use darkport_exporter::counts::{ByBlock, ByClass, Knocks, PortCounts, Tier};
 use darkport_exporter::metrics::{FAMILIES, Kind, encode, encode_families};
 use darkport_exporter::owners::Owner;
 use darkport_exporter::port::{Port, Protocol, Range};
@@ -99,11 +99,11 @@ fn space() -> Space {
     Space {
         ports,
         lit: Some(lights),
-        counts: Some(SpaceCounts {
-            knocked_ports: ByClass::default(),
+        accepted: Some(ByClass::default()),
+        knocks: Some(Knocks {
+            ports: ByClass::default(),
             knocks,
-            block_knocks,
-            accepted: ByClass::default(),
+            blocks: block_knocks,
         }),
     }
 }
@@ -195,7 +195,8 @@ fn blind() -> Snapshot<'static> {
         namespaces: None,
         space: Space {
             lit: None,
-            counts: None,
+            accepted: None,
+            knocks: None,
             ..space()
         },
         collectors: vec![Run {

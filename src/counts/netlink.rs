@@ -37,6 +37,7 @@ use rustix::process::setpriority_process;
 
 use crate::counts::PortCounts;
 use crate::port::{Port, PortSet};
+use crate::privileges;
 use crate::sockets::{Listener, SocketTable};
 
 use self::ledger::Ledger;
@@ -143,7 +144,10 @@ impl Netlink {
             .name("destroyed".into())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || shared.read_until(&stopped)
+                move || {
+                    privileges::reduce_thread(&[]);
+                    shared.read_until(&stopped);
+                }
             })
             .map_err(|source| Error::Os {
                 step: "start the netlink reader",

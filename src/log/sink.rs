@@ -47,6 +47,7 @@ impl Sink {
         });
         let sink = Self(Arc::clone(&queue));
         thread::Builder::new().name("log".into()).spawn(move || {
+            crate::privileges::reduce_thread(&[]);
             loop {
                 let line = queue.next();
                 if write(&mut writer, &line) {

@@ -231,8 +231,8 @@ pub static FAMILIES: [Family; 32] = [
         labels: CLASS,
         tiers: KERNEL,
         values: Values::Snapshot(|snapshot, samples| {
-            if let Some(counts) = &snapshot.space.counts {
-                classes(snapshot, samples, &counts.knocked_ports);
+            if let Some(knocks) = &snapshot.space.knocks {
+                classes(snapshot, samples, &knocks.ports);
             }
         }),
     },
@@ -243,8 +243,8 @@ pub static FAMILIES: [Family; 32] = [
         labels: CLASS,
         tiers: KERNEL,
         values: Values::Snapshot(|snapshot, samples| {
-            if let Some(counts) = &snapshot.space.counts {
-                classes(snapshot, samples, &counts.knocks);
+            if let Some(knocks) = &snapshot.space.knocks {
+                classes(snapshot, samples, &knocks.knocks);
             }
         }),
     },
@@ -277,8 +277,8 @@ pub static FAMILIES: [Family; 32] = [
         labels: BLOCK,
         tiers: KERNEL,
         values: Values::Snapshot(|snapshot, samples| {
-            if let Some(counts) = &snapshot.space.counts {
-                blocks(samples, &counts.block_knocks);
+            if let Some(knocks) = &snapshot.space.knocks {
+                blocks(samples, &knocks.blocks);
             }
         }),
     },
@@ -448,14 +448,14 @@ fn classes(snapshot: &Snapshot<'_>, samples: &mut Samples, sums: &ByClass) {
 }
 
 fn space_accepted(snapshot: &Snapshot<'_>, samples: &mut Samples) {
-    let Some(counts) = &snapshot.space.counts else {
+    let Some(accepted) = &snapshot.space.accepted else {
         return;
     };
     for class in Class::all() {
         if snapshot.space.ports.of(Protocol::Tcp, class) > 0 {
             samples.push(
                 [class.range.as_str(), class.assignment.as_str()],
-                number(counts.accepted.of(Protocol::Tcp, class)),
+                number(accepted.of(Protocol::Tcp, class)),
             );
         }
     }

@@ -80,6 +80,12 @@ impl Search {
         self.users.name(uid)
     }
 
+    /// A process, if it lives.
+    pub(super) fn describe(&mut self, pid: u32) -> Option<Process> {
+        self.users.refresh();
+        self.procfs.as_ref()?.describe(pid, &mut self.users)
+    }
+
     /// Whether a process still holds the socket, and is what it was.
     pub(super) fn confirms(&mut self, hold: Hold, inode: u64, process: &Process) -> bool {
         let Some(procfs) = &self.procfs else {

@@ -56,6 +56,10 @@ impl Search {
         self.users.name(uid)
     }
 
+    pub(super) fn describe(&mut self, _pid: u32) -> Option<Process> {
+        None
+    }
+
     pub(super) fn confirms(&mut self, _hold: Hold, _inode: u64, _process: &Process) -> bool {
         false
     }

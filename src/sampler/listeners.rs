@@ -1,11 +1,15 @@
 //! Every listener with its owner and whether it may be there.
 
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::activity::Clients;
 use super::health::Health;
 use crate::config::{Config, Limits};
+use crate::counts::ListenerNews;
+use crate::counts::kernel::ListenerEvent;
 use crate::owners::{Owner, Owners};
 use crate::port::{Port, PortSet};
 use crate::snapshot::{Collector, Lit};
@@ -20,6 +24,7 @@ pub(super) struct Listeners {
     /// The `netns` label of the exporter's own namespace.
     own: Arc<str>,
     unknown: Arc<Owner>,
+    opened: Opened,
 }
 
 impl Listeners {
@@ -29,6 +34,7 @@ impl Listeners {
             clients: Clients::default(),
             own: Arc::from(""),
             unknown: Arc::new(Owner::Unknown { creator: None }),
+            opened: Opened::default(),
         }
     }
 
@@ -67,21 +73,81 @@ impl Listeners {
         lit
     }
 
-    /// Listeners on watched ports that have closed, also such as no table has shown. Those that may have been a client's are
-    /// left out: a host that resolves names opens hundreds a second.
+    /// Listeners on watched ports that are known to have closed, also such as no table has shown, with whoever opened them
+    /// where that is known. Those that may have been a client's are left out: a host that resolves names opens hundreds a
+    /// second.
     pub(super) fn closed<'a>(
-        &self,
+        &mut self,
         config: &'a Config,
-        closed: &[Listener],
+        news: Vec<ListenerNews>,
         ephemeral: &PortSet,
     ) -> Vec<Lit<'a>> {
         let may_be_client =
             |port: Port| ephemeral.contains(port) && config.watch.active().contains(port);
+        let mut closed = Vec::new();
+        for news in news {
+            let (listener, owner) = match news {
+                ListenerNews::Closed(listener) => (listener, Arc::clone(&self.unknown)),
+                ListenerNews::Event(event) if event.opened => {
+                    self.opened.note(event);
+                    continue;
+                }
+                ListenerNews::Event(event) => {
+                    let caller = self.opened.take(&event).unwrap_or_else(|| event.clone());
+                    let owner = self.owners.caller(caller.pid, caller.uid, &caller.command);
+                    (listener_of(&event), Arc::new(owner))
+                }
+            };
+            if !may_be_client(listener.port) && config.watch.owner(listener.port).is_some() {
+                closed.push(judged(config, &listener, owner, &self.own));
+            }
+        }
         closed
-            .iter()
-            .filter(|listener| !may_be_client(listener.port))
-            .map(|listener| judged(config, listener, Arc::clone(&self.unknown), &self.own))
-            .collect()
+    }
+}
+
+/// Who opened listeners of which the end was not told yet, the newest of them.
+#[derive(Debug, Default)]
+struct Opened {
+    order: VecDeque<NonZeroU64>,
+    by_cookie: HashMap<NonZeroU64, ListenerEvent>,
+}
+
+impl Opened {
+    /// Listeners whose opener is remembered. One that is older when it closes is told with who closed it.
+    const MOST: usize = 4096;
+
+    fn note(&mut self, event: ListenerEvent) {
+        let Some(cookie) = event.cookie else {
+            return;
+        };
+        if self.order.len() == Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_cookie.remove(&oldest);
+        }
+        self.order.push_back(cookie);
+        self.by_cookie.insert(cookie, event);
+    }
+
+    fn take(&mut self, closed: &ListenerEvent) -> Option<ListenerEvent> {
+        let cookie = closed.cookie?;
+        let opened = self.by_cookie.remove(&cookie)?;
+        if let Some(position) = self.order.iter().rposition(|each| *each == cookie) {
+            self.order.remove(position);
+        }
+        Some(opened)
+    }
+}
+
+fn listener_of(event: &ListenerEvent) -> Listener {
+    Listener {
+        port: event.port,
+        address: event.address,
+        cookie: event.cookie,
+        inode: None,
+        uid: Some(event.uid),
+        cgroup: event.cgroup,
     }
 }
 

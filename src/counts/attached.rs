@@ -1,0 +1,159 @@
+//! The kernel tier in use: the programs, the thread that takes in what they tell, and what is remembered between scrapes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use super::kernel::{Kernel, ListenerEvent, Space, Watcher};
+use super::{ByClass, Knocks, PortCounts, SpaceCounts};
+use crate::log::Chain;
+use crate::port::{Port, PortSet};
+use crate::privileges::{self, Capability};
+use crate::registry::Registry;
+
+/// How many listener events wait for the next scrape at the most. Who opens more in between is counted all the same, by the
+/// programs; only the log has fewer of them.
+const MOST_EVENTS: usize = 4096;
+
+/// The tier, attached.
+#[derive(Debug)]
+pub struct Attached {
+    kernel: Kernel,
+    events: Receiver<ListenerEvent>,
+    /// Events for which there was no room.
+    left_out: Arc<AtomicU64>,
+    /// The sums over the whole space, for the registry they were made for.
+    space: Option<(Weak<Registry>, Space)>,
+    watched: PortSet,
+    used: PortSet,
+}
+
+impl Attached {
+    /// Takes over what was attached, watches these ports, and starts the thread.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn new(kernel: Kernel, watcher: Watcher, watched: &PortSet) -> std::io::Result<Self> {
+        let (sender, events) = sync_channel(MOST_EVENTS);
+        let left_out = Arc::new(AtomicU64::new(0));
+        let needs = kernel.needs();
+        thread::Builder::new().name("kernel-events".to_owned()).spawn({
+            let left_out = Arc::clone(&left_out);
+            move || {
+                privileges::reduce_thread(needs);
+                let told = watcher.run(|event| {
+                    if let Err(TrySendError::Full(_)) = sender.try_send(event) {
+                        left_out.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                if let Err(error) = told {
+                    tracing::error!(%error, "listener events and changes of addresses are not taken in any more");
+                }
+            }
+        })?;
+        let mut attached = Self {
+            kernel,
+            events,
+            left_out,
+            space: None,
+            watched: PortSet::new(),
+            used: PortSet::new(),
+        };
+        attached.watch(watched);
+        Ok(attached)
+    }
+
+    /// Takes up a new watch set.
+    pub fn watch(&mut self, watched: &PortSet) {
+        if let Err(error) = self.kernel.watch(watched) {
+            tracing::error!(error = %Chain(&error), "connections on newly watched ports are not counted");
+        }
+        self.watched = watched.clone();
+    }
+
+    /// What was counted on a port.
+    #[must_use]
+    pub fn counts(&self, port: Port) -> PortCounts {
+        self.kernel.read().counts(port)
+    }
+
+    /// Watched ports on which this host has listened, accepted or connected since start.
+    pub fn used(&mut self) -> PortSet {
+        let reading = self.kernel.read();
+        let mut unused = self.watched.clone();
+        unused.subtract(&self.used);
+        for port in unused.iter() {
+            let counts = reading.counts(port);
+            let is_used = [
+                counts.accepted,
+                counts.outbound,
+                counts.opened,
+                counts.connections,
+            ];
+            if is_used.into_iter().flatten().any(|count| count > 0) {
+                self.used.insert(port);
+            }
+        }
+        self.used.clone()
+    }
+
+    /// Whether a UDP socket that is open now was bound to this port by a call, and not by sending.
+    #[must_use]
+    pub fn was_bound(&self, number: u16) -> bool {
+        self.kernel
+            .read()
+            .bound(number)
+            .is_some_and(|count| count > 0)
+    }
+
+    /// What the whole space has seen: connections accepted, and knocks where they are counted.
+    pub fn space(&mut self, registry: &Arc<Registry>) -> (ByClass, Option<Knocks>) {
+        let is_current =
+            |(made_for, _): &(Weak<Registry>, Space)| made_for.as_ptr() == Arc::as_ptr(registry);
+        if !self.space.as_ref().is_some_and(is_current) {
+            let sums = Space::new(|port| registry.class(port));
+            self.space = Some((Arc::downgrade(registry), sums));
+        }
+        let reading = self.kernel.read();
+        let sums = match &mut self.space {
+            Some((_, space)) => reading.space(space),
+            None => SpaceCounts::default(),
+        };
+        let knocks = Knocks {
+            ports: sums.knocked_ports,
+            knocks: sums.knocks,
+            blocks: sums.block_knocks,
+        };
+        (
+            sums.accepted,
+            reading.knocks_are_counted().then_some(knocks),
+        )
+    }
+
+    /// UDP datagrams refused on all ports, where refusals are counted.
+    #[must_use]
+    pub fn udp_refused(&self) -> Option<u64> {
+        let reading = self.kernel.read();
+        (0..=u16::MAX)
+            .map(|number| reading.counts(Port::udp(number)).refused)
+            .sum()
+    }
+
+    /// The listener events since this was last asked.
+    pub fn events(&mut self) -> Vec<ListenerEvent> {
+        self.events.try_iter().collect()
+    }
+
+    /// Capabilities that have to be kept while this lives.
+    #[must_use]
+    pub fn needs(&self) -> &'static [Capability] {
+        self.kernel.needs()
+    }
+
+    /// What is known to have been missed.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.kernel.lost() + self.left_out.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,876 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//
+// What the kernel counts for darkport_exporter. Every program observes: none drops, delays or changes anything.
+//
+//   tap        each packet a device hands up               attempts
+//   dropped    each dropped packet, with its reason        refused, filtered
+//   state      each change of a TCP socket's state         accepted, outbound, listeners, connections
+//   seed       each TCP socket there is, when asked        connections that were there before
+//   bound4/6   each bind that succeeded                    UDP listeners opened
+//   released   each socket closed by its last owner        UDP listeners closed
+//
+// Only the declarations used are made here, and only the fields used are named: the loader looks up where the running
+// kernel keeps them (CO-RE). Nothing depends on an architecture. Shapes shared with the reader stand in
+// linux/layout.rs and must agree with it. `./build` makes darkport.bpf.o from this file.
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef long long __s64;
+typedef _Bool bool;
+
+#define SEC(name) __attribute__((section(name), used))
+#define inline inline __attribute__((always_inline))
+#define NULL ((void *)0)
+#define PORTS 65536
+#define BLOCKS 64
+
+// linux/bpf.h: numbers of map types and helpers. They are ABI and do not change.
+enum {
+    MAP_ARRAY = 2,
+    MAP_LPM_TRIE = 11,
+    MAP_SK_STORAGE = 24,
+    MAP_RINGBUF = 27,
+    NO_PREALLOC = 1 << 0,
+    MMAPABLE = 1 << 10,
+    STORAGE_CREATE = 1 << 0,
+};
+
+struct sock;
+static void *(*map_lookup)(void *map, const void *key) = (void *)1;
+static __u64 (*current_pid_tgid)(void) = (void *)14;
+static __u64 (*current_uid_gid)(void) = (void *)15;
+static long (*current_comm)(void *buffer, __u32 size) = (void *)16;
+static __u64 (*cookie_of)(void *sk) = (void *)46;
+static __u64 (*current_cgroup)(void) = (void *)80;
+static void *(*storage)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
+static long (*read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
+static __u64 (*netns_of)(void *ctx) = (void *)122;
+static __u64 (*boot_time)(void) = (void *)125;
+static struct sock *(*full_socket)(void *common) = (void *)137; // NULL for what is no TCP socket, or no longer one
+static void *(*ring_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
+static void (*ring_submit)(void *data, __u64 flags) = (void *)132;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The kernel's own types, as far as they are used.
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct ns_common {
+    __u32 inum;
+};
+struct net {
+    struct ns_common ns;
+};
+typedef struct {
+    struct net *net;
+} possible_net_t;
+struct net_device {
+    unsigned int priv_flags;
+    possible_net_t nd_net;
+    void *rx_handler;
+};
+struct in6_addr {
+    __u8 bytes[16];
+};
+struct sock_common {
+    __u32 skc_daddr;
+    __u32 skc_rcv_saddr;
+    __u16 skc_dport;
+    __u16 skc_num;
+    __u16 skc_family;
+    volatile __u8 skc_state;
+    possible_net_t skc_net;
+    struct in6_addr skc_v6_rcv_saddr;
+};
+struct sock {
+    struct sock_common __sk_common;
+    __u32 sk_max_ack_backlog;
+    __u16 sk_protocol;
+};
+struct inet_sock {
+    __u16 inet_sport;
+};
+struct sk_buff {
+    struct net_device *dev;
+    __u32 len;
+    __u32 data_len;
+    __u16 protocol;
+    __u16 network_header;
+    int skb_iif;
+    __u8 __pkt_type_offset[0]; // its low three bits
+    unsigned int end;
+    unsigned char *head;
+    unsigned char *data;
+};
+struct skb_shared_info {
+    __u16 gso_segs;
+};
+struct bpf_iter__tcp {
+    void *meta;
+    struct sock_common *sk_common;
+};
+// Its numbers differ between kernels; these are only names to look up.
+enum skb_drop_reason {
+    SKB_DROP_REASON_NO_SOCKET = 1,
+    SKB_DROP_REASON_NETFILTER_DROP = 2,
+};
+enum netdev_priv_flags {
+    IFF_BRIDGE_PORT = 1,
+    IFF_OVS_DATAPATH = 2,
+};
+
+#pragma clang attribute pop
+
+// The head of struct bpf_sock of linux/bpf.h, which is ABI: the socket as a program on control groups sees it.
+struct group_socket {
+    __u32 bound_dev_if;
+    __u32 family;
+    __u32 type;
+    __u32 protocol;
+    __u32 mark;
+    __u32 priority;
+    __u32 src_ip4;
+    __u32 src_ip6[4];
+    __u32 src_port;
+};
+
+// What a name stands for in the running kernel; its numbers differ between kernels.
+#define VALUE_OF(type, name) __builtin_preserve_enum_value(*(typeof(type) *)name, 1)
+#define IS_THERE(type, name) __builtin_preserve_enum_value(*(typeof(type) *)name, 0)
+
+enum { AF_INET = 2, AF_INET6 = 10 };
+enum { PACKET_HOST = 0, PACKET_OTHERHOST = 3, PACKET_TYPES = 7 };
+enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
+enum { ETH_P_IP = 0x0800, ETH_P_8021Q = 0x8100, ETH_P_IPV6 = 0x86dd, ETH_P_8021AD = 0x88a8 };
+enum { TCP_SYN = 0x02, TCP_ACK = 0x10 };
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_SYN_RECV = 3, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+
+// Both architectures this is built for, and nearly all others, are little-endian; `clang -target bpfel` says so.
+#define from_net16(value) __builtin_bswap16(value)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Maps. Counters lie in arrays which the exporter has mapped: reading them takes no system call, adding to them is one
+// atomic instruction, and there is no queue in which a count could be lost. 64 bits do not wrap in the life of a host.
+
+#define MAP(name, kind, key_type, value_type, entries, flags)                                                          \
+    struct {                                                                                                           \
+        int (*type)[kind];                                                                                             \
+        key_type *key;                                                                                                 \
+        value_type *value;                                                                                             \
+        int (*max_entries)[entries];                                                                                   \
+        int (*map_flags)[flags];                                                                                       \
+    } name SEC(".maps")
+#define COUNTERS(name, value_type, entries) MAP(name, MAP_ARRAY, __u32, value_type, entries, MMAPABLE)
+
+struct arrival {
+    __u64 attempts;
+    __u64 last; // nanoseconds since boot
+};
+struct knock {
+    __u64 refused;
+    __u64 filtered;
+};
+struct stream {
+    __u64 accepted;
+    __u64 outbound;
+    __u64 outbound_failures;
+    __s64 established; // inbound, now; kept for watched ports
+};
+struct opening {
+    __u64 opened;
+    __u64 last;  // nanoseconds since boot
+    __s64 bound; // UDP sockets, now, that were bound by a call and not by sending
+};
+
+// By port: TCP, then UDP.
+COUNTERS(arrivals, struct arrival, 2 * PORTS);
+COUNTERS(knocks, struct knock, 2 * PORTS);
+COUNTERS(openings, struct opening, 2 * PORTS);
+// By port, TCP alone.
+COUNTERS(streams, struct stream, PORTS);
+// One bit a port, TCP, then UDP; written by the exporter. Listener events and marks on connections are made only here.
+COUNTERS(watched, __u64, 2 * PORTS / 64);
+// Sums over 1,024 ports each: knocks on TCP, knocks on UDP, accepted. A reader of the whole space looks only into
+// blocks whose sum has moved.
+COUNTERS(blocks, __u64, 3 * BLOCKS);
+// What is known to be missing, by reason.
+COUNTERS(lost, __u64, 3);
+enum { LOST_EVENT, LOST_MARK, LOST_HEADER };
+
+// The host's own addresses: destinations of RTN_LOCAL routes, IPv4 mapped into IPv6. Written by the exporter.
+struct prefix {
+    __u32 length;
+    __u8 address[16];
+};
+MAP(addresses, MAP_LPM_TRIE, struct prefix, __u8, 65536, NO_PREALLOC);
+
+// What is remembered with a socket until it goes.
+struct mark {
+    __u16 port;
+    __u8 established; // counted in streams.established
+    __u8 active;      // opened by this host, though its state looks as if the other end had
+    __u8 bound;       // counted in openings.bound
+    __u8 unnamed;     // listens on a port that was not known when it began to
+    __u8 address[16]; // where it is bound
+};
+MAP(marks, MAP_SK_STORAGE, int, struct mark, 0, NO_PREALLOC);
+
+// How programs on control groups, which cannot follow pointers, learn which network namespace is the exporter's: it
+// names a socket of its own here and closes it.
+struct own {
+    __u64 socket; // cookie
+    __u64 netns;  // cookie
+};
+COUNTERS(own, struct own, 1);
+
+struct {
+    int (*type)[MAP_RINGBUF];
+    int (*max_entries)[256 * 1024];
+} events SEC(".maps");
+
+struct event {
+    __u64 at; // nanoseconds since boot
+    __u64 cookie;
+    __u64 cgroup;
+    __u32 pid;
+    __u32 thread;
+    __u32 uid;
+    __u16 port;
+    __u8 protocol;
+    __u8 opened;
+    __u8 address[16];
+    __u8 comm[16];
+};
+
+// Inode number of the exporter's network namespace; nothing of any other is counted.
+const volatile __u32 own_netns = 0;
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+static inline void miss(__u32 reason)
+{
+    __u64 *count = map_lookup(&lost, &reason);
+
+    if (count)
+        __sync_fetch_and_add(count, 1);
+}
+
+static inline void add_to_block(__u32 index)
+{
+    __u64 *sum = map_lookup(&blocks, &index);
+
+    if (sum)
+        __sync_fetch_and_add(sum, 1);
+}
+
+static inline __u32 index_of(__u8 protocol, __u16 port)
+{
+    return protocol == IPPROTO_UDP ? PORTS + port : port;
+}
+
+static inline bool is_watched(__u32 index)
+{
+    __u32 word = index / 64;
+    __u64 *bits = map_lookup(&watched, &word);
+
+    return bits && (*bits >> (index % 64)) & 1;
+}
+
+static inline bool is_own_address(struct prefix *destination)
+{
+    destination->length = 128;
+    return map_lookup(&addresses, destination) != NULL;
+}
+
+static inline void map_ipv4(struct prefix *to, __u32 address)
+{
+    __builtin_memset(to, 0, sizeof(*to));
+    to->address[10] = 0xff;
+    to->address[11] = 0xff;
+    __builtin_memcpy(&to->address[12], &address, 4);
+}
+
+// IPv6 headers that may stand before the transport's. Their length is in the second byte: in units of 8 bytes after
+// the first 8, for AH in units of 4 after the first 8.
+enum { EXT_HOP = 0, EXT_ROUTING = 43, EXT_FRAGMENT = 44, EXT_AH = 51, EXT_DESTINATION = 60, EXT_MOBILITY = 135 };
+#define MOST_EXTENSIONS 8
+
+static inline bool is_extension(__u8 header)
+{
+    return header == EXT_HOP || header == EXT_ROUTING || header == EXT_FRAGMENT || header == EXT_AH ||
+           header == EXT_DESTINATION || header == EXT_MOBILITY;
+}
+
+static inline __u32 extension_length(__u8 header, __u8 length)
+{
+    if (header == EXT_FRAGMENT)
+        return 8;
+    if (header == EXT_AH)
+        return (length + 2) * 4;
+    return (length + 1) * 8;
+}
+
+static inline bool is_attempt_flags(__u8 flags)
+{
+    return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is an attempt, and on which port: the same for packets that come and for packets that are dropped.
+
+struct cursor {
+    unsigned char *at;
+    unsigned char *end; // of what lies in one piece
+    bool in_pieces;     // more lies elsewhere
+};
+
+static inline bool take(struct cursor *cursor, void *to, __u32 size)
+{
+    if (cursor->at + size > cursor->end) {
+        // A packet that is too short is nothing; one whose header cannot be reached may have counted.
+        if (cursor->in_pieces)
+            miss(LOST_HEADER);
+        return 0;
+    }
+    return !read_kernel(to, size, cursor->at);
+}
+
+struct ipv4 {
+    __u8 first, tos;
+    __u16 length, id, fragment;
+    __u8 ttl, protocol;
+    __u16 checksum;
+    __u32 source, destination;
+};
+struct ipv6 {
+    __u32 first;
+    __u16 length;
+    __u8 header, hops;
+    __u8 source[16], destination[16];
+};
+
+static inline bool enter_ipv4(struct cursor *cursor, __u8 *protocol, struct prefix *destination)
+{
+    struct ipv4 ip;
+
+    // A fragment after the first has no ports.
+    if (!take(cursor, &ip, sizeof(ip)) || ip.fragment & from_net16(0x1fff))
+        return 0;
+    cursor->at += (ip.first & 0x0f) * 4;
+    *protocol = ip.protocol;
+    map_ipv4(destination, ip.destination);
+    return 1;
+}
+
+static inline bool enter_ipv6(struct cursor *cursor, __u8 *protocol, struct prefix *destination)
+{
+    struct ipv6 ip;
+    __u8 extension[4];
+
+    if (!take(cursor, &ip, sizeof(ip)))
+        return 0;
+    cursor->at += sizeof(ip);
+    *protocol = ip.header;
+    __builtin_memcpy(destination->address, ip.destination, 16);
+#pragma unroll
+    for (int i = 0; i < MOST_EXTENSIONS; i++) {
+        if (!is_extension(*protocol))
+            break;
+        if (!take(cursor, extension, sizeof(extension)))
+            return 0;
+        if (*protocol == EXT_FRAGMENT && (extension[2] || extension[3] & 0xf8))
+            return 0;
+        cursor->at += extension_length(*protocol, extension[1]);
+        *protocol = extension[0];
+    }
+    return 1;
+}
+
+// Whether what begins at the cursor is an attempt; then on which port, and where it was sent.
+static inline bool is_attempt(struct cursor *cursor, __u16 ether_type, __u32 *index, struct prefix *destination)
+{
+    __u8 protocol = 0, transport[14];
+    bool entered;
+
+    if (ether_type == from_net16(ETH_P_IP))
+        entered = enter_ipv4(cursor, &protocol, destination);
+    else
+        entered = enter_ipv6(cursor, &protocol, destination);
+    if (!entered)
+        return 0;
+    if (protocol == IPPROTO_TCP) {
+        if (!take(cursor, transport, 14) || !is_attempt_flags(transport[13]))
+            return 0;
+    } else if (protocol != IPPROTO_UDP || !take(cursor, transport, 4)) {
+        return 0;
+    }
+    *index = index_of(protocol, transport[2] << 8 | transport[3]);
+    return 1;
+}
+
+static inline bool is_ip(__u16 ether_type)
+{
+    return ether_type == from_net16(ETH_P_IP) || ether_type == from_net16(ETH_P_IPV6);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Attempts. Called with each packet that a device hands up, before anything has been done with it but by the device's
+// own XDP program.
+
+// Whether the packet comes up on this device for good. What comes to a port of a bridge comes again, on the bridge, if
+// it is for this host. Other devices on top of devices (bonds, VLANs, macvlan, ipvlan) take it over without its being
+// shown again; a macvlan may have an address of its own, for which the lower device was not the host.
+static inline bool is_for_host(struct sk_buff *skb, struct net_device *device)
+{
+    __u8 type = *skb->__pkt_type_offset & PACKET_TYPES;
+    __u32 flags = 0;
+
+    if (!device->rx_handler)
+        return type == PACKET_HOST;
+    // In some kernels it is a bit field, which the loader cannot load from directly.
+    read_kernel(&flags, sizeof(flags), &device->priv_flags);
+    if (flags & (VALUE_OF(enum netdev_priv_flags, IFF_BRIDGE_PORT) |
+                 VALUE_OF(enum netdev_priv_flags, IFF_OVS_DATAPATH)))
+        return 0;
+    return type == PACKET_HOST || type == PACKET_OTHERHOST;
+}
+
+// Nearly all packets are segments of connections that stand: one look tells them.
+static inline bool is_plain_segment(struct cursor *cursor, __u16 ether_type)
+{
+    __u8 bytes[54];
+
+    if (ether_type == from_net16(ETH_P_IP))
+        return cursor->at + 34 <= cursor->end && !read_kernel(bytes, 34, cursor->at) && bytes[0] == 0x45 &&
+               bytes[9] == IPPROTO_TCP && !is_attempt_flags(bytes[33]);
+    return cursor->at + 54 <= cursor->end && !read_kernel(bytes, 54, cursor->at) && bytes[6] == IPPROTO_TCP &&
+           !is_attempt_flags(bytes[53]);
+}
+
+// Datagrams that were merged on the way in are still as many as were sent.
+static inline __u32 datagrams(struct sk_buff *skb)
+{
+    struct skb_shared_info *shared = (void *)(skb->head + skb->end);
+    __u16 count = 0;
+
+    read_kernel(&count, sizeof(count), &shared->gso_segs);
+    return count > 1 ? count : 1;
+}
+
+SEC("tp_btf/netif_receive_skb")
+int tap(__u64 *arguments)
+{
+    struct sk_buff *skb = (void *)arguments[0];
+    struct net_device *device = skb->dev;
+    __u16 ether_type = skb->protocol;
+    struct prefix destination;
+    struct arrival *arrival;
+    struct cursor cursor;
+    __u32 index;
+
+    if (!device || device->nd_net.net->ns.inum != own_netns)
+        return 0;
+    cursor.at = skb->data;
+    cursor.end = cursor.at + (skb->len - skb->data_len);
+    cursor.in_pieces = skb->data_len != 0;
+    if (ether_type == from_net16(ETH_P_8021Q) || ether_type == from_net16(ETH_P_8021AD)) {
+        __u16 tag[2];
+
+        if (!take(&cursor, tag, sizeof(tag)))
+            return 0;
+        cursor.at += sizeof(tag);
+        ether_type = tag[1];
+    }
+    if (!is_ip(ether_type) || is_plain_segment(&cursor, ether_type) || !is_for_host(skb, device))
+        return 0;
+    if (!is_attempt(&cursor, ether_type, &index, &destination) || !is_own_address(&destination))
+        return 0;
+    arrival = map_lookup(&arrivals, &index);
+    if (!arrival)
+        return 0;
+    __sync_fetch_and_add(&arrival->attempts, index < PORTS ? 1 : datagrams(skb));
+    arrival->last = boot_time();
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Refused and filtered. Called for every packet the host drops; all but two reasons end at once.
+
+static inline void count_knock(struct sk_buff *skb, bool refused)
+{
+    struct prefix destination;
+    struct cursor cursor;
+    struct knock *knock;
+    __u32 index;
+
+    cursor.at = skb->head + skb->network_header;
+    cursor.end = skb->data + (skb->len - skb->data_len);
+    cursor.in_pieces = skb->data_len != 0;
+    if (!is_ip(skb->protocol) || !is_attempt(&cursor, skb->protocol, &index, &destination))
+        return;
+    // What the transport refused had arrived. What a firewall dropped may have been on its way to elsewhere.
+    if (!refused && !is_own_address(&destination))
+        return;
+    knock = map_lookup(&knocks, &index);
+    if (!knock)
+        return;
+    __sync_fetch_and_add(refused ? &knock->refused : &knock->filtered, 1);
+    add_to_block(index / (PORTS / BLOCKS));
+}
+
+SEC("tp_btf/kfree_skb")
+int dropped(__u64 *arguments)
+{
+    struct sk_buff *skb = (void *)arguments[0];
+    __u32 reason = arguments[2];
+    bool refused;
+
+    if (reason == VALUE_OF(enum skb_drop_reason, SKB_DROP_REASON_NO_SOCKET))
+        refused = 1;
+    else if (IS_THERE(enum skb_drop_reason, SKB_DROP_REASON_NETFILTER_DROP) &&
+             reason == VALUE_OF(enum skb_drop_reason, SKB_DROP_REASON_NETFILTER_DROP))
+        refused = 0;
+    else
+        return 0;
+    // Without an arrival interface it is the host's own packet on its way out.
+    if (!skb->skb_iif || !skb->dev || skb->dev->nd_net.net->ns.inum != own_netns)
+        return 0;
+    count_knock(skb, refused);
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Listeners.
+
+static inline bool is_told(__u8 protocol, __u16 port)
+{
+    return is_watched(index_of(protocol, port));
+}
+
+// An event, with all but the socket's address and cookie. The caller is whoever opens or closes the listener.
+static inline struct event *new_event(__u8 protocol, __u16 port, bool opened)
+{
+    struct event *event = ring_reserve(&events, sizeof(*event), 0);
+    __u64 caller;
+
+    if (!event) {
+        miss(LOST_EVENT);
+        return NULL;
+    }
+    caller = current_pid_tgid();
+    event->at = boot_time();
+    event->cgroup = current_cgroup();
+    event->pid = caller >> 32;
+    event->thread = caller;
+    event->uid = current_uid_gid();
+    event->port = port;
+    event->protocol = protocol;
+    event->opened = opened;
+    current_comm(event->comm, sizeof(event->comm));
+    return event;
+}
+
+static inline struct opening *opening_of(__u8 protocol, __u16 port)
+{
+    __u32 index = index_of(protocol, port);
+
+    return map_lookup(&openings, &index);
+}
+
+static inline struct opening *count_opening(__u8 protocol, __u16 port)
+{
+    struct opening *opening = opening_of(protocol, port);
+
+    if (opening) {
+        opening->last = boot_time();
+        __sync_fetch_and_add(&opening->opened, 1);
+    }
+    return opening;
+}
+
+// UDP has no states to follow: binding opens, closing closes. Programs on control groups may forbid; these return 1,
+// which is to let be.
+
+static inline int bound(struct group_socket *socket, struct prefix *address)
+{
+    __u32 first = 0;
+    struct own *known = map_lookup(&own, &first);
+    struct opening *opening;
+    struct event *event;
+    struct mark *mark;
+    __u16 port;
+
+    if (socket->protocol != IPPROTO_UDP || !known || netns_of(socket) != known->netns)
+        return 1;
+    port = socket->src_port;
+    opening = count_opening(IPPROTO_UDP, port);
+    mark = storage(&marks, socket, NULL, STORAGE_CREATE);
+    if (!mark)
+        miss(LOST_MARK);
+    if (mark && opening && !mark->bound) {
+        mark->port = port;
+        mark->bound = 1;
+        __builtin_memcpy(mark->address, address->address, 16);
+        __sync_fetch_and_add(&opening->bound, 1);
+    }
+    if (!is_told(IPPROTO_UDP, port))
+        return 1;
+    event = new_event(IPPROTO_UDP, port, 1);
+    if (!event)
+        return 1;
+    event->cookie = cookie_of(socket);
+    __builtin_memcpy(event->address, address->address, 16);
+    ring_submit(event, 0);
+    return 1;
+}
+
+SEC("cgroup/post_bind4")
+int bound4(struct group_socket *socket)
+{
+    struct prefix address;
+
+    map_ipv4(&address, socket->src_ip4);
+    return bound(socket, &address);
+}
+
+SEC("cgroup/post_bind6")
+int bound6(struct group_socket *socket)
+{
+    struct prefix address;
+    __u32 words[4];
+
+    words[0] = socket->src_ip6[0];
+    words[1] = socket->src_ip6[1];
+    words[2] = socket->src_ip6[2];
+    words[3] = socket->src_ip6[3];
+    __builtin_memcpy(address.address, words, 16);
+    return bound(socket, &address);
+}
+
+static inline void learn_netns(struct group_socket *socket)
+{
+    __u32 first = 0;
+    struct own *known = map_lookup(&own, &first);
+
+    if (known && !known->netns && known->socket && known->socket == cookie_of(socket))
+        known->netns = netns_of(socket);
+}
+
+SEC("cgroup/sock_release")
+int released(struct group_socket *socket)
+{
+    struct opening *opening;
+    struct event *event;
+    struct mark *mark;
+
+    if (socket->protocol != IPPROTO_UDP)
+        return 1;
+    mark = storage(&marks, socket, NULL, 0);
+    if (!mark || !mark->bound) {
+        learn_netns(socket);
+        return 1;
+    }
+    mark->bound = 0;
+    opening = opening_of(IPPROTO_UDP, mark->port);
+    if (opening)
+        __sync_fetch_and_add(&opening->bound, -1);
+    if (!is_told(IPPROTO_UDP, mark->port))
+        return 1;
+    event = new_event(IPPROTO_UDP, mark->port, 0);
+    if (!event)
+        return 1;
+    event->cookie = cookie_of(socket);
+    __builtin_memcpy(event->address, mark->address, 16);
+    ring_submit(event, 0);
+    return 1;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// TCP. An MPTCP socket changes state too, as a protocol of its own; its subflows are TCP and are what is counted.
+
+static inline struct stream *stream_of(__u32 port)
+{
+    port &= 0xffff;
+    return map_lookup(&streams, &port);
+}
+
+static inline void establish(struct sock *sk, struct stream *stream, __u16 port)
+{
+    struct mark *mark;
+
+    if (!is_watched(port))
+        return;
+    mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+    if (!mark) {
+        miss(LOST_MARK);
+        return;
+    }
+    if (mark->established)
+        return;
+    mark->port = port;
+    mark->established = 1;
+    __sync_fetch_and_add(&stream->established, 1);
+}
+
+static inline void leave(struct mark *mark)
+{
+    struct stream *stream = stream_of(mark->port);
+
+    mark->established = 0;
+    if (stream)
+        __sync_fetch_and_add(&stream->established, -1);
+}
+
+static inline void concluded(struct sock *sk, bool connected)
+{
+    struct stream *stream = stream_of(from_net16(sk->__sk_common.skc_dport));
+
+    if (stream)
+        __sync_fetch_and_add(connected ? &stream->outbound : &stream->outbound_failures, 1);
+}
+
+static inline void accepted(struct sock *sk)
+{
+    __u16 port = sk->__sk_common.skc_num;
+    struct stream *stream = stream_of(port);
+
+    if (!stream)
+        return;
+    __sync_fetch_and_add(&stream->accepted, 1);
+    add_to_block(2 * BLOCKS + port / (PORTS / BLOCKS));
+    establish(sk, stream, port);
+}
+
+static inline void tell(struct sock *sk, __u16 port, bool opened)
+{
+    struct event *event;
+
+    if (!is_told(IPPROTO_TCP, port))
+        return;
+    event = new_event(IPPROTO_TCP, port, opened);
+    if (!event)
+        return;
+    event->cookie = cookie_of(sk);
+    if (sk->__sk_common.skc_family == AF_INET6) {
+        read_kernel(event->address, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+    } else {
+        struct prefix mapped;
+
+        map_ipv4(&mapped, sk->__sk_common.skc_rcv_saddr);
+        __builtin_memcpy(event->address, mapped.address, 16);
+    }
+    ring_submit(event, 0);
+}
+
+static inline void listens(struct sock *sk)
+{
+    __u16 port = sk->__sk_common.skc_num;
+
+    if (port) {
+        count_opening(IPPROTO_TCP, port);
+        tell(sk, port, 1);
+        return;
+    }
+    // Who listens without having bound is given a port only after this. It is told when it closes.
+    struct mark *mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+
+    if (mark)
+        mark->unnamed = 1;
+    else
+        miss(LOST_MARK);
+}
+
+static inline void listens_no_more(struct sock *sk)
+{
+    struct mark *mark = storage(&marks, sk, NULL, 0);
+    __u16 port = 0;
+
+    // skc_num is gone by now where the owner had not chosen it.
+    read_kernel(&port, sizeof(port), &((struct inet_sock *)sk)->inet_sport);
+    port = from_net16(port);
+    if (mark && mark->unnamed) {
+        mark->unnamed = 0;
+        if (!port)
+            return;
+        count_opening(IPPROTO_TCP, port);
+        tell(sk, port, 1);
+    }
+    tell(sk, port, 0);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int state(__u64 *arguments)
+{
+    struct sock *sk = (void *)arguments[0];
+    int from = arguments[1], to = arguments[2];
+    struct mark *mark;
+
+    // Half of all changes end here.
+    if (from != TCP_ESTABLISHED && from != TCP_SYN_SENT && from != TCP_SYN_RECV && from != TCP_LISTEN &&
+        to != TCP_LISTEN)
+        return 0;
+    if (sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_net.net->ns.inum != own_netns)
+        return 0;
+
+    if (from == TCP_ESTABLISHED) {
+        mark = storage(&marks, sk, NULL, 0);
+        if (mark && mark->established)
+            leave(mark);
+    } else if (from == TCP_SYN_SENT) {
+        if (to == TCP_SYN_RECV) {
+            // Both ends called each other: it goes on like an inbound one.
+            mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+            if (mark)
+                mark->active = 1;
+            else
+                miss(LOST_MARK);
+        } else {
+            concluded(sk, to == TCP_ESTABLISHED);
+        }
+    } else if (from == TCP_SYN_RECV) {
+        mark = storage(&marks, sk, NULL, 0);
+        if (mark && mark->active) {
+            mark->active = 0;
+            concluded(sk, to == TCP_ESTABLISHED);
+        } else if (to == TCP_ESTABLISHED) {
+            accepted(sk);
+        }
+    } else if (to == TCP_LISTEN) {
+        listens(sk);
+    } else if (to == TCP_CLOSE) {
+        listens_no_more(sk);
+    }
+    return 0;
+}
+
+// Connections that were there before a port was watched. The kernel holds the lock of each socket it shows here, so no
+// state changes between the question and the mark: a socket is counted by `state` or here, by whoever marks it first,
+// and taken off when a marked one leaves. What tells that the other end called: a child of a listener keeps the
+// listener's backlog, a socket that connected never had one.
+SEC("iter/tcp")
+int seed(struct bpf_iter__tcp *step)
+{
+    struct sock_common *common = step->sk_common;
+    struct stream *stream;
+    struct sock *sk;
+    __u16 port;
+
+    if (!common || common->skc_state != TCP_ESTABLISHED)
+        return 0;
+    port = common->skc_num;
+    if (!is_watched(port))
+        return 0;
+    stream = stream_of(port);
+    if (!stream)
+        return 0;
+    sk = full_socket(common);
+    if (!sk || sk->sk_max_ack_backlog == 0)
+        return 0;
+    establish(sk, stream, port);
+    return 0;
+}
+
+// The kernel lends some of the helpers used only to programs under a licence it is compatible with.
+char licence[] SEC("license") = "Dual BSD/GPL";

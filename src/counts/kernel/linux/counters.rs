@@ -1,0 +1,209 @@
+//! The maps in which the programs count. Shapes as in `darkport.bpf.c`; the two must agree.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use aya::Ebpf;
+use aya::maps::Map;
+
+use super::mapping::Mapping;
+use crate::counts::kernel::space;
+use crate::port::{Block, NUMBERS, Port, PortSet, Protocol};
+
+/// 64-bit words of `struct arrivals`, and where its fields lie.
+const ARRIVALS: usize = 2;
+const ATTEMPTS: usize = 0;
+const ATTEMPTED_AT: usize = 1;
+
+/// Of `struct knocks`.
+const KNOCKS: usize = 2;
+const REFUSED: usize = 0;
+const FILTERED: usize = 1;
+
+/// Of `struct streams`.
+const STREAMS: usize = 4;
+const ACCEPTED: usize = 0;
+const OUTBOUND: usize = 1;
+const OUTBOUND_FAILURES: usize = 2;
+const ESTABLISHED: usize = 3;
+
+/// Of `struct openings`.
+const OPENINGS: usize = 3;
+const OPENED: usize = 0;
+const OPENED_AT: usize = 1;
+const BOUND: usize = 2;
+
+/// Of the map `blocks`: knocks on TCP, knocks on UDP, accepted.
+const BLOCKS: usize = 3 * Block::COUNT;
+/// Of the map `lost`: events, marks, headers.
+const LOST: usize = 3;
+
+/// Of `struct own`.
+const OWN: usize = 2;
+const OWN_SOCKET: usize = 0;
+const OWN_NETNS: usize = 1;
+
+/// What is known to be missing, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Listener events for which the ring had no room.
+    pub(super) events: u64,
+    /// Connections and UDP sockets that could not be marked: the kernel had no memory.
+    pub(super) marks: u64,
+    /// Dropped packets whose headers lay in pieces.
+    pub(super) headers: u64,
+}
+
+/// All counters, mapped.
+#[derive(Debug)]
+pub(super) struct Counters {
+    arrivals: Mapping<false>,
+    knocks: Mapping<false>,
+    streams: Mapping<false>,
+    openings: Mapping<false>,
+    blocks: Mapping<false>,
+    lost: Mapping<false>,
+    watched: Mapping<true>,
+    own: Mapping<true>,
+}
+
+impl Counters {
+    /// Maps the counters.
+    pub(super) fn map(ebpf: &Ebpf) -> io::Result<Self> {
+        Ok(Self {
+            arrivals: map(ebpf, "arrivals", 2 * NUMBERS * ARRIVALS)?,
+            knocks: map(ebpf, "knocks", 2 * NUMBERS * KNOCKS)?,
+            streams: map(ebpf, "streams", NUMBERS * STREAMS)?,
+            openings: map(ebpf, "openings", 2 * NUMBERS * OPENINGS)?,
+            blocks: map(ebpf, "blocks", BLOCKS)?,
+            lost: map(ebpf, "lost", LOST)?,
+            watched: map(ebpf, "watched", 2 * NUMBERS / 64)?,
+            own: map(ebpf, "own", OWN)?,
+        })
+    }
+
+    pub(super) fn attempts(&self, port: Port) -> u64 {
+        self.arrivals.load(port.index() * ARRIVALS + ATTEMPTS)
+    }
+
+    pub(super) fn attempted_at(&self, port: Port) -> u64 {
+        self.arrivals.load(port.index() * ARRIVALS + ATTEMPTED_AT)
+    }
+
+    pub(super) fn refused(&self, port: Port) -> u64 {
+        self.knocks.load(port.index() * KNOCKS + REFUSED)
+    }
+
+    pub(super) fn filtered(&self, port: Port) -> u64 {
+        self.knocks.load(port.index() * KNOCKS + FILTERED)
+    }
+
+    pub(super) fn accepted(&self, number: u16) -> u64 {
+        self.stream(number, ACCEPTED)
+    }
+
+    pub(super) fn outbound(&self, number: u16) -> u64 {
+        self.stream(number, OUTBOUND)
+    }
+
+    pub(super) fn outbound_failures(&self, number: u16) -> u64 {
+        self.stream(number, OUTBOUND_FAILURES)
+    }
+
+    pub(super) fn established(&self, number: u16) -> u64 {
+        gauge(self.stream(number, ESTABLISHED))
+    }
+
+    pub(super) fn opened(&self, port: Port) -> u64 {
+        self.openings.load(port.index() * OPENINGS + OPENED)
+    }
+
+    pub(super) fn opened_at(&self, port: Port) -> u64 {
+        self.openings.load(port.index() * OPENINGS + OPENED_AT)
+    }
+
+    pub(super) fn bound(&self, number: u16) -> u64 {
+        let port = Port::udp(number);
+        gauge(self.openings.load(port.index() * OPENINGS + BOUND))
+    }
+
+    pub(super) fn lost(&self) -> Lost {
+        Lost {
+            events: self.lost.load(0),
+            marks: self.lost.load(1),
+            headers: self.lost.load(2),
+        }
+    }
+
+    /// Tells the programs which ports are watched.
+    pub(super) fn watch(&self, ports: &PortSet) {
+        for protocol in Protocol::ALL {
+            let mut words = vec![0_u64; NUMBERS / 64];
+            for number in ports.numbers(protocol) {
+                words[usize::from(number) / 64] |= 1 << (number % 64);
+            }
+            let first = protocol.index() * words.len();
+            for (index, word) in words.into_iter().enumerate() {
+                self.watched.store(first + index, word);
+            }
+        }
+    }
+
+    /// Names a socket of this process, by cookie; when it is closed the programs learn its network namespace.
+    pub(super) fn name_own_socket(&self, cookie: u64) {
+        self.own.store(OWN_SOCKET, cookie);
+    }
+
+    /// Whether the programs have learnt which network namespace is ours.
+    pub(super) fn netns_is_known(&self) -> bool {
+        self.own.load(OWN_NETNS) != 0
+    }
+
+    fn stream(&self, number: u16, field: usize) -> u64 {
+        self.streams.load(usize::from(number) * STREAMS + field)
+    }
+}
+
+impl space::Counters for Counters {
+    fn block(&self, slot: usize) -> u64 {
+        self.blocks.load(slot)
+    }
+
+    fn knocks(&self, port: Port) -> u64 {
+        self.refused(port) + self.filtered(port)
+    }
+
+    fn accepted(&self, number: u16) -> u64 {
+        self.accepted(number)
+    }
+}
+
+/// A signed word. It cannot be below 0 but for the moment in which one processor has taken off what another has yet to
+/// add.
+fn gauge(word: u64) -> u64 {
+    word.cast_signed().max(0).cast_unsigned()
+}
+
+fn map<const WRITABLE: bool>(
+    ebpf: &Ebpf,
+    name: &str,
+    words: usize,
+) -> io::Result<Mapping<WRITABLE>> {
+    let Some(Map::Array(data)) = ebpf.map(name) else {
+        return Err(io::Error::other(format!(
+            "the eBPF object has no array {name}"
+        )));
+    };
+    Mapping::new(data.fd().as_fd(), words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gauge;
+
+    #[test]
+    fn a_gauge_below_zero_reads_as_zero() {
+        assert_eq!(gauge(3), 3);
+        assert_eq!(gauge(u64::MAX), 0);
+    }
+}

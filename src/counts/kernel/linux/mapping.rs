@@ -1,0 +1,85 @@
+//! Counters of a BPF array, mapped into this process. The only module of the crate with `unsafe` in it.
+//!
+//! The kernel's programs add to the counters while they are read here. Every counter is one aligned 64-bit word and is
+//! only ever touched as an atomic, so that no value is seen half written.
+
+#![allow(
+    unsafe_code,
+    reason = "mapping memory, and reading what another party writes to it, cannot be said in safe Rust; this module \
+              does nothing else and what it offers is safe"
+)]
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// The words of a map. `WRITABLE` tells whether the memory may also be written.
+#[derive(Debug)]
+pub(super) struct Mapping<const WRITABLE: bool> {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+impl<const WRITABLE: bool> Mapping<WRITABLE> {
+    /// Maps the first `words` words of an array made with `BPF_F_MMAPABLE`.
+    ///
+    /// # Errors
+    /// When the kernel refuses, also because the array is shorter.
+    pub(super) fn new(map: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+        let access = if WRITABLE {
+            ProtFlags::READ | ProtFlags::WRITE
+        } else {
+            ProtFlags::READ
+        };
+        // SAFETY: with a null hint and without MAP_FIXED the kernel chooses addresses that nothing else uses. The
+        // kernel refuses to map beyond the end of a BPF array, so every word is backed by memory while it is mapped.
+        let start = unsafe {
+            mmap(
+                ptr::null_mut(),
+                words * size_of::<u64>(),
+                access,
+                MapFlags::SHARED,
+                map,
+                0,
+            )
+        }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, words })
+    }
+
+    /// The value of one word.
+    pub(super) fn load(&self, word: usize) -> u64 {
+        self.words()[word].load(Ordering::Acquire)
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        // SAFETY: `start` is aligned to a page and valid for `words` words as long as `self` lives. All bit patterns
+        // are values. What others write at the same time is allowed for by the element type; a plain load of an atomic
+        // is allowed on memory that may not be written, and nothing but `store` below writes.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Mapping<true> {
+    /// Sets one word.
+    pub(super) fn store(&self, word: usize, value: u64) {
+        self.words()[word].store(value, Ordering::Release);
+    }
+}
+
+impl<const WRITABLE: bool> Drop for Mapping<WRITABLE> {
+    fn drop(&mut self) {
+        // SAFETY: the range is what `new` was given, and no reference into it outlives `self`. That the call could fail
+        // is ignored: nothing is to be done about it, and the memory then only stays mapped.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.words * size_of::<u64>()) };
+    }
+}
+
+// SAFETY: the memory belongs to no thread, and is only reached through atomics.
+unsafe impl<const WRITABLE: bool> Send for Mapping<WRITABLE> {}
+// SAFETY: as above; a shared reference gives only atomic loads and stores.
+unsafe impl<const WRITABLE: bool> Sync for Mapping<WRITABLE> {}
