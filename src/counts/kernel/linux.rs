@@ -13,6 +13,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter};
+use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -255,14 +256,11 @@ impl Reading<'_> {
         }
     }
 
-    /// UDP sockets open now that were bound to this port by a call since start, and not by sending. `None` where it
-    /// cannot be told.
+    /// The kernel's number for the newest socket that was seen to open on a port: for UDP, that was bound by a call and
+    /// not by sending. `None` until one was.
     #[must_use]
-    pub fn bound(&self, number: u16) -> Option<u64> {
-        self.kernel
-            .parts
-            .udp_listeners
-            .then(|| self.kernel.counters.bound(number))
+    pub fn opened_cookie(&self, port: Port) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.kernel.counters.opened_cookie(port))
     }
 
     /// Whether knocks are counted; without, the knocks of [`Reading::space`] are absent, not 0.
@@ -384,16 +382,18 @@ fn attach_drops(ebpf: &mut Ebpf, types: &Btf, missing: &mut Vec<Missing>) -> (bo
 
 fn attach_binds(ebpf: &mut Ebpf, counters: &Counters) -> Result<(), Refusal> {
     let group = programs::root_group()?;
-    // What closes first: so no socket is marked whose closing would be missed.
+    // Only for the moment in which it is needed: it is called for every socket of the host.
     programs::on_group(ebpf, "released", &group)?;
-    programs::on_group(ebpf, "bound4", &group)?;
-    programs::on_group(ebpf, "bound6", &group)?;
-    name_own_netns(counters).map_err(|error| {
+    let named = name_own_netns(counters);
+    programs::detach_from_group(ebpf, "released")?;
+    named.map_err(|error| {
         Refusal::new(
             format!("naming the own network namespace to the programs: {error}"),
             "this is a defect: report it",
         )
-    })
+    })?;
+    programs::on_group(ebpf, "bound4", &group)?;
+    programs::on_group(ebpf, "bound6", &group)
 }
 
 /// Closes a socket that the programs know to be ours, so that they learn its network namespace.
