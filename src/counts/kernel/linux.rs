@@ -15,6 +15,7 @@ use std::fs;
 use std::io::{self, PipeReader, PipeWriter};
 use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
+use std::panic;
 use std::sync::Arc;
 
 use aya::maps::lpm_trie::LpmTrie;
@@ -37,13 +38,16 @@ mod addresses;
 mod clock;
 mod counters;
 mod listeners;
-mod mapping;
+mod memory;
 mod programs;
 
 static OBJECT: &[u8] = include_bytes_aligned!("darkport.bpf.o");
 
 /// Where the kernel describes its types.
 const TYPES: &str = "/sys/kernel/btf/vmlinux";
+
+const STRANGE_TYPES: &str =
+    "report the kernel's version, and use --collector.tier=netlink or polled";
 
 /// The programs and what they have counted. While it lives they are attached; nothing else keeps them.
 pub struct Kernel {
@@ -76,7 +80,7 @@ pub struct Reading<'a> {
 /// Passes listener events on, and keeps the host's addresses current. Belongs on a thread of its own: [`Watcher::run`].
 pub struct Watcher {
     ring: RingBuf<MapData>,
-    addresses: Option<Addresses>,
+    addresses: Addresses,
     clock: Arc<Clock>,
     ended: PipeReader,
 }
@@ -104,6 +108,9 @@ impl Kernel {
         })?;
         let mut ebpf = load(&types)?;
         let counters = Counters::map(&ebpf).map_err(os("mapping counters"))?;
+        let ring = ring(&mut ebpf)?;
+        // Before any program asks for them.
+        let addresses = follow_addresses(&mut ebpf)?;
         let mut missing = Vec::new();
         programs::trace(&mut ebpf, "state", "inet_sock_set_state", &types).map_err(
             |Refusal { why, cure }| StartError::Refused {
@@ -126,14 +133,6 @@ impl Kernel {
         )
         .is_some();
 
-        let clock = Arc::new(Clock::new());
-        let ring = ring(&mut ebpf)?;
-        let addresses = if options.tap || filtered {
-            Some(follow_addresses(&mut ebpf)?)
-        } else {
-            None
-        };
-        // Last, when the addresses are known: from here on attempts count.
         let attempts = options.tap
             && note(
                 Part::Attempts,
@@ -142,6 +141,8 @@ impl Kernel {
             )
             .is_some();
         drop(types);
+        memory::give_back();
+        let clock = Arc::new(Clock::new());
         let (ended, end) = io::pipe().map_err(os("opening a pipe"))?;
         let kernel = Self {
             parts: Parts {
@@ -285,9 +286,7 @@ impl Watcher {
                 None => debug!(bytes = item.len(), "a listener event was not understood"),
             }
         }
-        if let Some(addresses) = &mut self.addresses
-            && let Err(error) = addresses.update()
-        {
+        if let Err(error) = self.addresses.update() {
             warn!(%error, "the host's addresses could not be followed; attempts count for those known before");
         }
     }
@@ -308,13 +307,11 @@ impl Watcher {
 
     /// Waits; true when the end has come.
     fn wait(&self) -> io::Result<bool> {
-        let mut waiting = vec![
+        let mut waiting = [
             PollFd::new(&self.ended, PollFlags::IN),
             PollFd::new(&self.ring, PollFlags::IN),
+            PollFd::new(&self.addresses, PollFlags::IN),
         ];
-        if let Some(addresses) = &self.addresses {
-            waiting.push(PollFd::new(addresses, PollFlags::IN));
-        }
         match poll(&mut waiting, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!waiting[0].revents().is_empty()),
             Err(error) => Err(error.into()),
@@ -332,24 +329,30 @@ impl fmt::Debug for Watcher {
 
 fn load(types: &Btf) -> Result<Ebpf, StartError> {
     let netns = own_netns().map_err(os("reading /proc/thread-self/ns/net"))?;
-    EbpfLoader::new()
-        .btf(Some(types))
-        .override_global("own_netns", &netns, true)
-        .load(OBJECT)
-        .map_err(|error| {
-            let cure = match &error {
-                EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-                    debug!(map = %name, error = %io_error, "map not created");
-                    programs::cure(io_error)
-                }
-                _ => "this kernel's types are not as expected: report its version",
-            };
-            StartError::Refused {
-                step: "making the kernel tier's maps",
-                why: chain(&error),
-                cure: cure.to_owned(),
-            }
-        })
+    let load = || {
+        EbpfLoader::new()
+            .btf(Some(types))
+            .override_global("own_netns", &netns, true)
+            .load(OBJECT)
+    };
+    // The loader panics over some shapes that a kernel's types can have. No kernel may bring the exporter down.
+    let loaded =
+        panic::catch_unwind(panic::AssertUnwindSafe(load)).map_err(|_| StartError::Refused {
+            step: "fitting the programs to this kernel's types",
+            why: "the loader does not know one of their shapes".to_owned(),
+            cure: STRANGE_TYPES.to_owned(),
+        })?;
+    loaded.map_err(|error| {
+        let cure = match &error {
+            EbpfError::MapError(MapError::CreateError { io_error, .. }) => programs::cure(io_error),
+            _ => STRANGE_TYPES,
+        };
+        StartError::Refused {
+            step: "making the kernel tier's maps",
+            why: chain(&error),
+            cure: cure.to_owned(),
+        }
+    })
 }
 
 /// Attaches what tells refused from filtered; whether each is counted.

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use aya::Ebpf;
 use aya::maps::Map;
 
-use super::mapping::Mapping;
+use super::memory::Mapping;
 use crate::counts::kernel::space;
 use crate::port::{Block, NUMBERS, Port, PortSet, Protocol};
 
