@@ -33,7 +33,7 @@ mod linux {
     use std::time::{Duration, Instant};
 
     use darkport_exporter::counts::kernel::{Kernel, Options, Space, Watcher};
-    use darkport_exporter::port::{Port, PortSet};
+    use darkport_exporter::port::Port;
     use darkport_exporter::registry::{Assignment, Class};
 
     const PORT: Port = Port::tcp(3476);
@@ -61,7 +61,12 @@ mod linux {
             compare("bulk TCP, MB", 20, bulk);
         }
         if wants("short") {
-            compare("short connections", 40, short_connections);
+            compare("short connections, unwatched port", 60, |lasts| {
+                short_connections(4000, lasts)
+            });
+            compare("short connections, watched port", 60, |lasts| {
+                short_connections(PORT.number, lasts)
+            });
         }
     }
 
@@ -80,13 +85,13 @@ mod linux {
             println!("missing: {part}");
         }
         if !env::var("DP_SKIP").unwrap_or_default().contains("watch") {
-            kernel.watch(&PortSet::full()).unwrap();
+            kernel.watch(&[PORT].into_iter().collect()).unwrap();
         }
         (kernel, watcher)
     }
 
-    /// Measures with the tier and without, in turns, and prints the medians: a second of time, and a second of this
-    /// process's processor time, which other work on the machine disturbs less.
+    /// Measures with the tier and without, in turns, and prints the median of each and the median of the turns' ratios:
+    /// for a second of time, and for a second of this process's processor time, which other work disturbs less.
     fn compare(what: &str, turns: usize, mut measure: impl FnMut(Duration) -> f64) {
         let turn = Duration::from_millis(400);
         let mut rates = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
@@ -98,17 +103,20 @@ mod linux {
                 let (begin, cpu) = (Instant::now(), processor_time());
                 let rate = measure(turn);
                 let (took, cpu) = (begin.elapsed(), processor_time() - cpu);
-                let [by_time, by_cpu] = &mut rates[usize::from(held.is_some())];
-                by_time.push(rate);
-                by_cpu.push(rate * took.as_secs_f64() / cpu.as_secs_f64());
+                rates[0][usize::from(held.is_some())].push(rate);
+                let by_cpu = rate * took.as_secs_f64() / cpu.as_secs_f64();
+                rates[1][usize::from(held.is_some())].push(by_cpu);
             }
         }
-        let [without, with] = rates.map(|both| both.map(median));
-        for (index, of) in ["time", "processor time"].into_iter().enumerate() {
-            let (with, without) = (with[index], without[index]);
+        for (of, [without, with]) in ["time", "processor time"].into_iter().zip(rates) {
+            let ratios = with
+                .iter()
+                .zip(&without)
+                .map(|(with, without)| with / without);
+            let ratio = median(ratios.collect());
+            let (with, without) = (median(with), median(without));
             println!(
-                "{what}, a second of {of}: {with:.0} with, {without:.0} without, ratio {:.3}",
-                with / without
+                "{what}, a second of {of}: {with:.0} with, {without:.0} without, ratio {ratio:.3}"
             );
         }
     }
@@ -123,8 +131,8 @@ mod linux {
         values[values.len() / 2]
     }
 
-    fn short_connections(lasts: Duration) -> f64 {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT.number));
+    fn short_connections(number: u16, lasts: Duration) -> f64 {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, number));
         let listener = TcpListener::bind(address).unwrap();
         let ended = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -176,7 +184,7 @@ mod linux {
         let lasts = Duration::from_secs(2);
         bulk(lasts);
         account("packets of bulk TCP");
-        short_connections(lasts);
+        short_connections(4000, lasts);
         account("short connections");
         datagrams(lasts);
         account("datagrams to a dark port");

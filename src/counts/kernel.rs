@@ -17,7 +17,7 @@
 //!   is counted by its subflows. A listener that was never bound has no port yet when it begins to listen: it is counted
 //!   when it closes.
 //! - *UDP listeners*: where bind succeeds, for any process under the host's root control group. A socket that sends
-//!   without having been bound is none.
+//!   without having been bound is none. When one closes is not told: the socket table shows it.
 //!
 //! Only the network namespace in which [`Kernel::start`] is called is counted. Nothing is pinned: the programs live as
 //! long as the file descriptors that [`Kernel`] holds, so even SIGKILL leaves nothing behind.
@@ -85,7 +85,7 @@ pub enum Part {
     Filtered,
     /// Inbound connections established now.
     Connections,
-    /// UDP listeners opened and closed.
+    /// UDP listeners opened.
     UdpListeners,
 }
 
@@ -174,7 +174,7 @@ pub enum Error {
     Seed(String),
 }
 
-/// A listener on a watched port came or went.
+/// A listener on a watched port came or, for TCP, went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerEvent {
     /// The port.

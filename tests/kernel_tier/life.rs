@@ -61,7 +61,7 @@ fn sigkill_leaves_nothing_attached() {
             .collect()
     };
     let (programs, links, maps) = (ids("prog_id:"), ids("link_id:"), ids("map_id:"));
-    assert!(programs.len() >= 7, "{programs:?}");
+    assert!(programs.len() >= 6, "{programs:?}");
     assert!(links.len() >= 3, "{links:?}");
     assert!(maps.len() >= 8, "{maps:?}");
     child.kill().unwrap();
@@ -142,7 +142,6 @@ fn what_is_missing_is_named_with_its_cure() {
         assert!(counts.accepted.is_some() && counts.opened.is_some());
         let udp = kernel.read().counts(crate::DARK_UDP);
         assert_eq!(udp.opened, None);
-        assert_eq!(kernel.read().bound(3476), None);
     })
     .join()
     .unwrap();

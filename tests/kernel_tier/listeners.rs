@@ -40,7 +40,7 @@ fn flash_listeners_are_counted_and_named() {
     let started = lab.start();
     flash(&lab, 3000..3500);
     until("all events have come", || {
-        started.events.lock().unwrap().len() == 2000
+        started.events.lock().unwrap().len() == 1500
     });
     for number in 3000..3500 {
         for port in [Port::tcp(number), Port::udp(number)] {
@@ -48,7 +48,6 @@ fn flash_listeners_are_counted_and_named() {
             assert_eq!(counts.opened, Some(1), "{port}");
             assert!(counts.opened_at.is_some());
         }
-        assert_eq!(started.kernel.read().bound(number), Some(0));
     }
     assert_eq!(started.kernel.lost(), 0);
     let mut events = started.stop();
@@ -57,11 +56,15 @@ fn flash_listeners_are_counted_and_named() {
     events.sort_by_key(|event| event.cookie);
     let cookies: HashSet<_> = events.iter().map(|event| event.cookie.unwrap()).collect();
     assert_eq!(cookies.len(), 1000, "a cookie a socket");
-    for [opened, closed] in events.as_chunks().0 {
-        assert!(opened.opened && !closed.opened);
-        assert_eq!(opened.cookie, closed.cookie);
-        assert_eq!(opened.port, closed.port);
-        assert_eq!(opened.address, closed.address);
+    let closed = events.iter().filter(|event| !event.opened).count();
+    assert_eq!(closed, 500);
+    for pair in events.windows(2).filter(|pair| !pair[1].opened) {
+        assert!(pair[0].opened && pair[0].at <= pair[1].at);
+        assert_eq!(pair[0].cookie, pair[1].cookie);
+        assert_eq!(pair[0].port, pair[1].port);
+        assert_eq!(pair[0].address, pair[1].address);
+    }
+    for opened in events.iter().filter(|event| event.opened) {
         assert_eq!(opened.command, "flash");
         assert_eq!(opened.pid, process::id());
         assert_ne!(opened.thread, opened.pid);
@@ -73,7 +76,6 @@ fn flash_listeners_are_counted_and_named() {
             local6(DARK).ip()
         };
         assert_eq!(opened.address, local);
-        assert!(opened.at <= closed.at);
         assert!(opened.at.elapsed().unwrap().as_secs() < 60);
     }
 }
@@ -93,7 +95,8 @@ fn the_cookie_is_the_sockets_own() {
     until("both have opened", || {
         started.events.lock().unwrap().len() == 2
     });
-    assert_eq!(started.kernel.read().bound(DARK.number), Some(1));
+    let cookie = started.kernel.read().opened_cookie(DARK_UDP).unwrap();
+    assert_eq!(cookie.get(), cookies[1]);
     let events = started.stop();
     let seen: Vec<_> = events.iter().map(|e| e.cookie.unwrap().get()).collect();
     assert_eq!(seen, cookies);
@@ -174,7 +177,7 @@ fn an_overrun_costs_events_and_no_counts() {
     let mut events = 0_u64;
     watcher.drain(|_| events += 1);
     assert!(kernel.lost() > 0);
-    assert_eq!(events + kernel.lost(), 8000);
+    assert_eq!(events + kernel.lost(), 6000);
     for number in 2000..4000 {
         assert_eq!(kernel.read().counts(Port::tcp(number)).opened, Some(1));
         assert_eq!(kernel.read().counts(Port::udp(number)).opened, Some(1));
@@ -183,6 +186,6 @@ fn an_overrun_costs_events_and_no_counts() {
     flash(&lab, 4000..4001);
     let mut after = Vec::new();
     watcher.drain(|event| after.push(event.port));
-    assert_eq!(after.len(), 4);
+    assert_eq!(after.len(), 3);
     assert_eq!(kernel.lost(), lost);
 }

@@ -7,148 +7,12 @@
 //   state      each change of a TCP socket's state         accepted, outbound, listeners, connections
 //   seed       each TCP socket there is, when asked        connections that were there before
 //   bound4/6   each bind that succeeded                    UDP listeners opened
-//   released   each socket closed by its last owner        UDP listeners closed
+//   released   a socket of the exporter, once              which network namespace is its own
 //
-// Only the declarations used are made here, and only the fields used are named: the loader looks up where the running
-// kernel keeps them (CO-RE). Nothing depends on an architecture. Shapes shared with the reader stand in
-// linux/layout.rs and must agree with it. `./build` makes darkport.bpf.o from this file.
+// Nothing depends on an architecture. Shapes shared with the reader stand in linux/counters.rs and linux/listeners.rs
+// and must agree with them. `./build` makes darkport.bpf.o from this file.
 
-typedef unsigned char __u8;
-typedef unsigned short __u16;
-typedef unsigned int __u32;
-typedef unsigned long long __u64;
-typedef long long __s64;
-typedef _Bool bool;
-
-#define SEC(name) __attribute__((section(name), used))
-#define inline inline __attribute__((always_inline))
-#define NULL ((void *)0)
-#define PORTS 65536
-#define BLOCKS 64
-
-// linux/bpf.h: numbers of map types and helpers. They are ABI and do not change.
-enum {
-    MAP_ARRAY = 2,
-    MAP_LPM_TRIE = 11,
-    MAP_SK_STORAGE = 24,
-    MAP_RINGBUF = 27,
-    NO_PREALLOC = 1 << 0,
-    MMAPABLE = 1 << 10,
-    STORAGE_CREATE = 1 << 0,
-};
-
-struct sock;
-static void *(*map_lookup)(void *map, const void *key) = (void *)1;
-static __u64 (*current_pid_tgid)(void) = (void *)14;
-static __u64 (*current_uid_gid)(void) = (void *)15;
-static long (*current_comm)(void *buffer, __u32 size) = (void *)16;
-static __u64 (*cookie_of)(void *sk) = (void *)46;
-static __u64 (*current_cgroup)(void) = (void *)80;
-static void *(*storage)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
-static long (*read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
-static __u64 (*netns_of)(void *ctx) = (void *)122;
-static __u64 (*boot_time)(void) = (void *)125;
-static struct sock *(*full_socket)(void *common) = (void *)137; // NULL for what is no TCP socket, or no longer one
-static void *(*ring_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
-static void (*ring_submit)(void *data, __u64 flags) = (void *)132;
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The kernel's own types, as far as they are used.
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct ns_common {
-    __u32 inum;
-};
-struct net {
-    struct ns_common ns;
-};
-typedef struct {
-    struct net *net;
-} possible_net_t;
-struct net_device {
-    unsigned int priv_flags;
-    possible_net_t nd_net;
-    void *rx_handler;
-};
-struct in6_addr {
-    __u8 bytes[16];
-};
-struct sock_common {
-    __u32 skc_daddr;
-    __u32 skc_rcv_saddr;
-    __u16 skc_dport;
-    __u16 skc_num;
-    __u16 skc_family;
-    volatile __u8 skc_state;
-    possible_net_t skc_net;
-    struct in6_addr skc_v6_rcv_saddr;
-};
-struct sock {
-    struct sock_common __sk_common;
-    __u32 sk_max_ack_backlog;
-    __u16 sk_protocol;
-};
-struct inet_sock {
-    __u16 inet_sport;
-};
-struct sk_buff {
-    struct net_device *dev;
-    __u32 len;
-    __u32 data_len;
-    __u16 protocol;
-    __u16 network_header;
-    int skb_iif;
-    __u8 __pkt_type_offset[0]; // its low three bits
-    unsigned int end;
-    unsigned char *head;
-    unsigned char *data;
-};
-struct skb_shared_info {
-    __u16 gso_segs;
-};
-struct bpf_iter__tcp {
-    void *meta;
-    struct sock_common *sk_common;
-};
-// Its numbers differ between kernels; these are only names to look up.
-enum skb_drop_reason {
-    SKB_DROP_REASON_NO_SOCKET = 1,
-    SKB_DROP_REASON_NETFILTER_DROP = 2,
-};
-enum netdev_priv_flags {
-    IFF_BRIDGE_PORT = 1,
-    IFF_OVS_DATAPATH = 2,
-};
-
-#pragma clang attribute pop
-
-// The head of struct bpf_sock of linux/bpf.h, which is ABI: the socket as a program on control groups sees it.
-struct group_socket {
-    __u32 bound_dev_if;
-    __u32 family;
-    __u32 type;
-    __u32 protocol;
-    __u32 mark;
-    __u32 priority;
-    __u32 src_ip4;
-    __u32 src_ip6[4];
-    __u32 src_port;
-};
-
-// What a name stands for in the running kernel; its numbers differ between kernels.
-#define VALUE_OF(type, name) __builtin_preserve_enum_value(*(typeof(type) *)name, 1)
-#define IS_THERE(type, name) __builtin_preserve_enum_value(*(typeof(type) *)name, 0)
-
-enum { AF_INET = 2, AF_INET6 = 10 };
-enum { PACKET_HOST = 0, PACKET_OTHERHOST = 3, PACKET_TYPES = 7 };
-enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
-enum { ETH_P_IP = 0x0800, ETH_P_8021Q = 0x8100, ETH_P_IPV6 = 0x86dd, ETH_P_8021AD = 0x88a8 };
-enum { TCP_SYN = 0x02, TCP_ACK = 0x10 };
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_SYN_RECV = 3, TCP_CLOSE = 7, TCP_LISTEN = 10 };
-
-// Both architectures this is built for, and nearly all others, are little-endian; `clang -target bpfel` says so.
-#define from_net16(value) __builtin_bswap16(value)
+#include "kernel.bpf.h"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Maps. Counters lie in arrays which the exporter has mapped: reading them takes no system call, adding to them is one
@@ -172,16 +36,18 @@ struct knock {
     __u64 refused;
     __u64 filtered;
 };
-struct stream {
+struct inbound {
     __u64 accepted;
-    __u64 outbound;
-    __u64 outbound_failures;
-    __s64 established; // inbound, now; kept for watched ports
+    __s64 established; // now; kept for watched ports
+};
+struct outbound {
+    __u64 connected;
+    __u64 failed;
 };
 struct opening {
     __u64 opened;
-    __u64 last;  // nanoseconds since boot
-    __s64 bound; // UDP sockets, now, that were bound by a call and not by sending
+    __u64 last;   // nanoseconds since boot
+    __u64 cookie; // of the newest socket
 };
 
 // By port: TCP, then UDP.
@@ -189,7 +55,8 @@ COUNTERS(arrivals, struct arrival, 2 * PORTS);
 COUNTERS(knocks, struct knock, 2 * PORTS);
 COUNTERS(openings, struct opening, 2 * PORTS);
 // By port, TCP alone.
-COUNTERS(streams, struct stream, PORTS);
+COUNTERS(inbound, struct inbound, PORTS);
+COUNTERS(outbound, struct outbound, PORTS);
 // One bit a port, TCP, then UDP; written by the exporter. Listener events and marks on connections are made only here.
 COUNTERS(watched, __u64, 2 * PORTS / 64);
 // Sums over 1,024 ports each: knocks on TCP, knocks on UDP, accepted. A reader of the whole space looks only into
@@ -206,14 +73,12 @@ struct prefix {
 };
 MAP(addresses, MAP_LPM_TRIE, struct prefix, __u8, 65536, NO_PREALLOC);
 
-// What is remembered with a socket until it goes.
+// What is remembered with a TCP socket until it goes.
 struct mark {
     __u16 port;
-    __u8 established; // counted in streams.established
+    __u8 established; // counted in inbound.established
     __u8 active;      // opened by this host, though its state looks as if the other end had
-    __u8 bound;       // counted in openings.bound
     __u8 unnamed;     // listens on a port that was not known when it began to
-    __u8 address[16]; // where it is bound
 };
 MAP(marks, MAP_SK_STORAGE, int, struct mark, 0, NO_PREALLOC);
 
@@ -572,55 +437,41 @@ static inline struct event *new_event(__u8 protocol, __u16 port, bool opened)
     return event;
 }
 
-static inline struct opening *opening_of(__u8 protocol, __u16 port)
+static inline void count_opening(__u8 protocol, __u16 port, __u64 cookie)
 {
     __u32 index = index_of(protocol, port);
+    struct opening *opening = map_lookup(&openings, &index);
 
-    return map_lookup(&openings, &index);
+    if (!opening)
+        return;
+    opening->last = boot_time();
+    opening->cookie = cookie;
+    __sync_fetch_and_add(&opening->opened, 1);
 }
 
-static inline struct opening *count_opening(__u8 protocol, __u16 port)
-{
-    struct opening *opening = opening_of(protocol, port);
-
-    if (opening) {
-        opening->last = boot_time();
-        __sync_fetch_and_add(&opening->opened, 1);
-    }
-    return opening;
-}
-
-// UDP has no states to follow: binding opens, closing closes. Programs on control groups may forbid; these return 1,
-// which is to let be.
+// UDP has no states to follow: binding opens. That a socket has closed is left to the socket table to show: to be called
+// at each close would be called for each connection of the host too. Programs on control groups may forbid; these return
+// 1, which is to let be.
 
 static inline int bound(struct group_socket *socket, struct prefix *address)
 {
     __u32 first = 0;
     struct own *known = map_lookup(&own, &first);
-    struct opening *opening;
     struct event *event;
-    struct mark *mark;
+    __u64 cookie;
     __u16 port;
 
     if (socket->protocol != IPPROTO_UDP || !known || netns_of(socket) != known->netns)
         return 1;
     port = socket->src_port;
-    opening = count_opening(IPPROTO_UDP, port);
-    mark = storage(&marks, socket, NULL, STORAGE_CREATE);
-    if (!mark)
-        miss(LOST_MARK);
-    if (mark && opening && !mark->bound) {
-        mark->port = port;
-        mark->bound = 1;
-        __builtin_memcpy(mark->address, address->address, 16);
-        __sync_fetch_and_add(&opening->bound, 1);
-    }
+    cookie = cookie_of(socket);
+    count_opening(IPPROTO_UDP, port, cookie);
     if (!is_told(IPPROTO_UDP, port))
         return 1;
     event = new_event(IPPROTO_UDP, port, 1);
     if (!event)
         return 1;
-    event->cookie = cookie_of(socket);
+    event->cookie = cookie;
     __builtin_memcpy(event->address, address->address, 16);
     ring_submit(event, 0);
     return 1;
@@ -649,54 +500,27 @@ int bound6(struct group_socket *socket)
     return bound(socket, &address);
 }
 
-static inline void learn_netns(struct group_socket *socket)
+SEC("cgroup/sock_release")
+int released(struct group_socket *socket)
 {
     __u32 first = 0;
     struct own *known = map_lookup(&own, &first);
 
-    if (known && !known->netns && known->socket && known->socket == cookie_of(socket))
+    if (known && known->socket && known->socket == cookie_of(socket))
         known->netns = netns_of(socket);
-}
-
-SEC("cgroup/sock_release")
-int released(struct group_socket *socket)
-{
-    struct opening *opening;
-    struct event *event;
-    struct mark *mark;
-
-    if (socket->protocol != IPPROTO_UDP)
-        return 1;
-    mark = storage(&marks, socket, NULL, 0);
-    if (!mark || !mark->bound) {
-        learn_netns(socket);
-        return 1;
-    }
-    mark->bound = 0;
-    opening = opening_of(IPPROTO_UDP, mark->port);
-    if (opening)
-        __sync_fetch_and_add(&opening->bound, -1);
-    if (!is_told(IPPROTO_UDP, mark->port))
-        return 1;
-    event = new_event(IPPROTO_UDP, mark->port, 0);
-    if (!event)
-        return 1;
-    event->cookie = cookie_of(socket);
-    __builtin_memcpy(event->address, mark->address, 16);
-    ring_submit(event, 0);
     return 1;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // TCP. An MPTCP socket changes state too, as a protocol of its own; its subflows are TCP and are what is counted.
 
-static inline struct stream *stream_of(__u32 port)
+static inline struct inbound *inbound_of(__u32 port)
 {
     port &= 0xffff;
-    return map_lookup(&streams, &port);
+    return map_lookup(&inbound, &port);
 }
 
-static inline void establish(struct sock *sk, struct stream *stream, __u16 port)
+static inline void establish(struct sock *sk, struct inbound *counts, __u16 port)
 {
     struct mark *mark;
 
@@ -711,36 +535,37 @@ static inline void establish(struct sock *sk, struct stream *stream, __u16 port)
         return;
     mark->port = port;
     mark->established = 1;
-    __sync_fetch_and_add(&stream->established, 1);
+    __sync_fetch_and_add(&counts->established, 1);
 }
 
 static inline void leave(struct mark *mark)
 {
-    struct stream *stream = stream_of(mark->port);
+    struct inbound *counts = inbound_of(mark->port);
 
     mark->established = 0;
-    if (stream)
-        __sync_fetch_and_add(&stream->established, -1);
+    if (counts)
+        __sync_fetch_and_add(&counts->established, -1);
 }
 
 static inline void concluded(struct sock *sk, bool connected)
 {
-    struct stream *stream = stream_of(from_net16(sk->__sk_common.skc_dport));
+    __u32 port = from_net16(sk->__sk_common.skc_dport);
+    struct outbound *counts = map_lookup(&outbound, &port);
 
-    if (stream)
-        __sync_fetch_and_add(connected ? &stream->outbound : &stream->outbound_failures, 1);
+    if (counts)
+        __sync_fetch_and_add(connected ? &counts->connected : &counts->failed, 1);
 }
 
 static inline void accepted(struct sock *sk)
 {
     __u16 port = sk->__sk_common.skc_num;
-    struct stream *stream = stream_of(port);
+    struct inbound *counts = inbound_of(port);
 
-    if (!stream)
+    if (!counts)
         return;
-    __sync_fetch_and_add(&stream->accepted, 1);
+    __sync_fetch_and_add(&counts->accepted, 1);
     add_to_block(2 * BLOCKS + port / (PORTS / BLOCKS));
-    establish(sk, stream, port);
+    establish(sk, counts, port);
 }
 
 static inline void tell(struct sock *sk, __u16 port, bool opened)
@@ -769,7 +594,7 @@ static inline void listens(struct sock *sk)
     __u16 port = sk->__sk_common.skc_num;
 
     if (port) {
-        count_opening(IPPROTO_TCP, port);
+        count_opening(IPPROTO_TCP, port, cookie_of(sk));
         tell(sk, port, 1);
         return;
     }
@@ -794,7 +619,7 @@ static inline void listens_no_more(struct sock *sk)
         mark->unnamed = 0;
         if (!port)
             return;
-        count_opening(IPPROTO_TCP, port);
+        count_opening(IPPROTO_TCP, port, cookie_of(sk));
         tell(sk, port, 1);
     }
     tell(sk, port, 0);
@@ -807,9 +632,9 @@ int state(__u64 *arguments)
     int from = arguments[1], to = arguments[2];
     struct mark *mark;
 
-    // Half of all changes end here.
-    if (from != TCP_ESTABLISHED && from != TCP_SYN_SENT && from != TCP_SYN_RECV && from != TCP_LISTEN &&
-        to != TCP_LISTEN)
+    // Most changes end here.
+    if (from != TCP_ESTABLISHED && from != TCP_SYN_SENT && from != TCP_SYN_RECV && to != TCP_LISTEN &&
+        !(from == TCP_LISTEN && to == TCP_CLOSE))
         return 0;
     if (sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_net.net->ns.inum != own_netns)
         return 0;
@@ -853,7 +678,7 @@ SEC("iter/tcp")
 int seed(struct bpf_iter__tcp *step)
 {
     struct sock_common *common = step->sk_common;
-    struct stream *stream;
+    struct inbound *counts;
     struct sock *sk;
     __u16 port;
 
@@ -862,13 +687,13 @@ int seed(struct bpf_iter__tcp *step)
     port = common->skc_num;
     if (!is_watched(port))
         return 0;
-    stream = stream_of(port);
-    if (!stream)
+    counts = inbound_of(port);
+    if (!counts)
         return 0;
     sk = full_socket(common);
     if (!sk || sk->sk_max_ack_backlog == 0)
         return 0;
-    establish(sk, stream, port);
+    establish(sk, counts, port);
     return 0;
 }
 

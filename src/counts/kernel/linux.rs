@@ -11,14 +11,12 @@
 //! closing that moment may stay counted.) No scrape walks the table of connections.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::unix::fs::MetadataExt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{Map, MapData, MapError, RingBuf};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
 use rustix::event::{PollFd, PollFlags, poll};
 use tracing::{debug, warn};
 
@@ -31,18 +29,18 @@ use addresses::Addresses;
 use clock::Clock;
 use counters::Counters;
 use programs::Refusal;
+use start::{
+    allow_locked_memory, attach_binds, attach_drops, follow_addresses, is_older_than, load, note,
+    os, ring,
+};
 
 mod addresses;
 mod clock;
 mod counters;
 mod listeners;
-mod mapping;
+mod memory;
 mod programs;
-
-static OBJECT: &[u8] = include_bytes_aligned!("darkport.bpf.o");
-
-/// Where the kernel describes its types.
-const TYPES: &str = "/sys/kernel/btf/vmlinux";
+mod start;
 
 /// The programs and what they have counted. While it lives they are attached; nothing else keeps them.
 pub struct Kernel {
@@ -75,7 +73,7 @@ pub struct Reading<'a> {
 /// Passes listener events on, and keeps the host's addresses current. Belongs on a thread of its own: [`Watcher::run`].
 pub struct Watcher {
     ring: RingBuf<MapData>,
-    addresses: Option<Addresses>,
+    addresses: Addresses,
     clock: Arc<Clock>,
     ended: PipeReader,
 }
@@ -97,12 +95,12 @@ impl Kernel {
             return Err(StartError::TooOld);
         }
         allow_locked_memory();
-        let types = Btf::from_sys_fs().map_err(|error| StartError::Types {
-            path: TYPES,
-            reason: error.to_string(),
-        })?;
+        let types = start::types()?;
         let mut ebpf = load(&types)?;
         let counters = Counters::map(&ebpf).map_err(os("mapping counters"))?;
+        let ring = ring(&mut ebpf)?;
+        // Before any program asks for them.
+        let addresses = follow_addresses(&mut ebpf)?;
         let mut missing = Vec::new();
         programs::trace(&mut ebpf, "state", "inet_sock_set_state", &types).map_err(
             |Refusal { why, cure }| StartError::Refused {
@@ -125,14 +123,6 @@ impl Kernel {
         )
         .is_some();
 
-        let clock = Arc::new(Clock::new());
-        let ring = ring(&mut ebpf)?;
-        let addresses = if options.tap || filtered {
-            Some(follow_addresses(&mut ebpf)?)
-        } else {
-            None
-        };
-        // Last, when the addresses are known: from here on attempts count.
         let attempts = options.tap
             && note(
                 Part::Attempts,
@@ -141,6 +131,8 @@ impl Kernel {
             )
             .is_some();
         drop(types);
+        memory::give_back();
+        let clock = Arc::new(Clock::new());
         let (ended, end) = io::pipe().map_err(os("opening a pipe"))?;
         let kernel = Self {
             parts: Parts {
@@ -255,14 +247,11 @@ impl Reading<'_> {
         }
     }
 
-    /// UDP sockets open now that were bound to this port by a call since start, and not by sending. `None` where it
-    /// cannot be told.
+    /// The kernel's number for the newest socket that was seen to open on a port: for UDP, that was bound by a call and
+    /// not by sending. `None` until one was.
     #[must_use]
-    pub fn bound(&self, number: u16) -> Option<u64> {
-        self.kernel
-            .parts
-            .udp_listeners
-            .then(|| self.kernel.counters.bound(number))
+    pub fn opened_cookie(&self, port: Port) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.kernel.counters.opened_cookie(port))
     }
 
     /// Whether knocks are counted; without, the knocks of [`Reading::space`] are absent, not 0.
@@ -287,9 +276,7 @@ impl Watcher {
                 None => debug!(bytes = item.len(), "a listener event was not understood"),
             }
         }
-        if let Some(addresses) = &mut self.addresses
-            && let Err(error) = addresses.update()
-        {
+        if let Err(error) = self.addresses.update() {
             warn!(%error, "the host's addresses could not be followed; attempts count for those known before");
         }
     }
@@ -310,13 +297,11 @@ impl Watcher {
 
     /// Waits; true when the end has come.
     fn wait(&self) -> io::Result<bool> {
-        let mut waiting = vec![
+        let mut waiting = [
             PollFd::new(&self.ended, PollFlags::IN),
             PollFd::new(&self.ring, PollFlags::IN),
+            PollFd::new(&self.addresses, PollFlags::IN),
         ];
-        if let Some(addresses) = &self.addresses {
-            waiting.push(PollFd::new(addresses, PollFlags::IN));
-        }
         match poll(&mut waiting, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!waiting[0].revents().is_empty()),
             Err(error) => Err(error.into()),
@@ -330,158 +315,4 @@ impl fmt::Debug for Watcher {
             .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
-}
-
-fn load(types: &Btf) -> Result<Ebpf, StartError> {
-    let netns = own_netns().map_err(os("reading /proc/thread-self/ns/net"))?;
-    EbpfLoader::new()
-        .btf(Some(types))
-        .override_global("own_netns", &netns, true)
-        .load(OBJECT)
-        .map_err(|error| {
-            let cure = match &error {
-                EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-                    debug!(map = %name, error = %io_error, "map not created");
-                    programs::cure(io_error)
-                }
-                _ => "this kernel's types are not as expected: report its version",
-            };
-            StartError::Refused {
-                step: "making the kernel tier's maps",
-                why: chain(&error),
-                cure: cure.to_owned(),
-            }
-        })
-}
-
-/// Attaches what tells refused from filtered; whether each is counted.
-fn attach_drops(ebpf: &mut Ebpf, types: &Btf, missing: &mut Vec<Missing>) -> (bool, bool) {
-    const CURE: &str =
-        "Linux 5.17 gives reasons for dropped packets, 5.18 for those a firewall dropped";
-    let refused = note(
-        Part::Refused,
-        programs::trace(ebpf, "dropped", "kfree_skb", types).map_err(|refusal| Refusal {
-            cure: if is_older_than(5, 17) {
-                CURE.to_owned()
-            } else {
-                refusal.cure
-            },
-            ..refusal
-        }),
-        missing,
-    )
-    .is_some();
-    let filtered = refused && !is_older_than(5, 18);
-    if refused && !filtered {
-        missing.push(Missing {
-            part: Part::Filtered,
-            why: "this kernel does not say when a firewall drops a packet".to_owned(),
-            cure: CURE.to_owned(),
-        });
-    }
-    (refused, filtered)
-}
-
-fn attach_binds(ebpf: &mut Ebpf, counters: &Counters) -> Result<(), Refusal> {
-    let group = programs::root_group()?;
-    // What closes first: so no socket is marked whose closing would be missed.
-    programs::on_group(ebpf, "released", &group)?;
-    programs::on_group(ebpf, "bound4", &group)?;
-    programs::on_group(ebpf, "bound6", &group)?;
-    name_own_netns(counters).map_err(|error| {
-        Refusal::new(
-            format!("naming the own network namespace to the programs: {error}"),
-            "this is a defect: report it",
-        )
-    })
-}
-
-/// Closes a socket that the programs know to be ours, so that they learn its network namespace.
-fn name_own_netns(counters: &Counters) -> io::Result<()> {
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        None,
-    )?;
-    counters.name_own_socket(rustix::net::sockopt::socket_cookie(&socket)?);
-    drop(socket);
-    if counters.netns_is_known() {
-        Ok(())
-    } else {
-        Err(io::Error::other("they did not see a socket close"))
-    }
-}
-
-fn follow_addresses(ebpf: &mut Ebpf) -> Result<Addresses, StartError> {
-    let step = "reading the host's own addresses";
-    let map = ebpf
-        .take_map("addresses")
-        .ok_or_else(|| io::Error::other("the eBPF object has no map addresses"))
-        .and_then(|map| LpmTrie::try_from(map).map_err(io::Error::other))
-        .map_err(os(step))?;
-    Addresses::follow(map).map_err(os(step))
-}
-
-fn ring(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, StartError> {
-    ebpf.take_map("events")
-        .ok_or_else(|| io::Error::other("the eBPF object has no map events"))
-        .and_then(|map: Map| RingBuf::try_from(map).map_err(io::Error::other))
-        .map_err(os("mapping the ring of listener events"))
-}
-
-fn note<T>(part: Part, result: Result<T, Refusal>, missing: &mut Vec<Missing>) -> Option<T> {
-    result
-        .map_err(|refusal| missing.push(refusal.of(part)))
-        .ok()
-}
-
-fn os(step: &'static str) -> impl Fn(io::Error) -> StartError {
-    move |source| StartError::Os { step, source }
-}
-
-/// Inode number of the calling thread's network namespace; the kernel's own number for it. 32 bits there.
-fn own_netns() -> io::Result<u32> {
-    let inode = fs::metadata("/proc/thread-self/ns/net")?.ino();
-    u32::try_from(inode).map_err(io::Error::other)
-}
-
-/// Before Linux 5.11 maps count as locked memory, of which little is allowed.
-fn allow_locked_memory() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    if is_older_than(5, 11) {
-        let unlimited = Rlimit {
-            current: None,
-            maximum: None,
-        };
-        if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
-            debug!(%error, "the limit of locked memory could not be raised");
-        }
-    }
-}
-
-/// Whether the running kernel's version is below this one. A version that cannot be read is taken to be new.
-fn is_older_than(major: u32, minor: u32) -> bool {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|number| number.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(running), Some(patch)) => (running, patch) < (major, minor),
-        _ => false,
-    }
-}
-
-/// An error with all that stands behind it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let more = source.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        next = source.source();
-    }
-    text
 }

@@ -64,7 +64,7 @@ impl Reading<'_> {
 
     /// Cannot be called.
     #[must_use]
-    pub fn bound(&self, _: u16) -> Option<u64> {
+    pub fn opened_cookie(&self, _: Port) -> Option<std::num::NonZeroU64> {
         match self.0 {}
     }
 

@@ -6,32 +6,35 @@ use std::os::fd::AsFd;
 use aya::Ebpf;
 use aya::maps::Map;
 
-use super::mapping::Mapping;
+use super::memory::Mapping;
 use crate::counts::kernel::space;
 use crate::port::{Block, NUMBERS, Port, PortSet, Protocol};
 
-/// 64-bit words of `struct arrivals`, and where its fields lie.
+/// 64-bit words of `struct arrival`, and where its fields lie.
 const ARRIVALS: usize = 2;
 const ATTEMPTS: usize = 0;
 const ATTEMPTED_AT: usize = 1;
 
-/// Of `struct knocks`.
+/// Of `struct knock`.
 const KNOCKS: usize = 2;
 const REFUSED: usize = 0;
 const FILTERED: usize = 1;
 
-/// Of `struct streams`.
-const STREAMS: usize = 4;
+/// Of `struct inbound`.
+const INBOUND: usize = 2;
 const ACCEPTED: usize = 0;
-const OUTBOUND: usize = 1;
-const OUTBOUND_FAILURES: usize = 2;
-const ESTABLISHED: usize = 3;
+const ESTABLISHED: usize = 1;
 
-/// Of `struct openings`.
+/// Of `struct outbound`.
+const OUTBOUND: usize = 2;
+const CONNECTED: usize = 0;
+const FAILED: usize = 1;
+
+/// Of `struct opening`.
 const OPENINGS: usize = 3;
 const OPENED: usize = 0;
 const OPENED_AT: usize = 1;
-const BOUND: usize = 2;
+const COOKIE: usize = 2;
 
 /// Of the map `blocks`: knocks on TCP, knocks on UDP, accepted.
 const BLOCKS: usize = 3 * Block::COUNT;
@@ -59,7 +62,8 @@ pub(super) struct Lost {
 pub(super) struct Counters {
     arrivals: Mapping<false>,
     knocks: Mapping<false>,
-    streams: Mapping<false>,
+    inbound: Mapping<false>,
+    outbound: Mapping<false>,
     openings: Mapping<false>,
     blocks: Mapping<false>,
     lost: Mapping<false>,
@@ -73,7 +77,8 @@ impl Counters {
         Ok(Self {
             arrivals: map(ebpf, "arrivals", 2 * NUMBERS * ARRIVALS)?,
             knocks: map(ebpf, "knocks", 2 * NUMBERS * KNOCKS)?,
-            streams: map(ebpf, "streams", NUMBERS * STREAMS)?,
+            inbound: map(ebpf, "inbound", NUMBERS * INBOUND)?,
+            outbound: map(ebpf, "outbound", NUMBERS * OUTBOUND)?,
             openings: map(ebpf, "openings", 2 * NUMBERS * OPENINGS)?,
             blocks: map(ebpf, "blocks", BLOCKS)?,
             lost: map(ebpf, "lost", LOST)?,
@@ -99,19 +104,23 @@ impl Counters {
     }
 
     pub(super) fn accepted(&self, number: u16) -> u64 {
-        self.stream(number, ACCEPTED)
+        self.inbound.load(usize::from(number) * INBOUND + ACCEPTED)
     }
 
     pub(super) fn outbound(&self, number: u16) -> u64 {
-        self.stream(number, OUTBOUND)
+        self.outbound
+            .load(usize::from(number) * OUTBOUND + CONNECTED)
     }
 
     pub(super) fn outbound_failures(&self, number: u16) -> u64 {
-        self.stream(number, OUTBOUND_FAILURES)
+        self.outbound.load(usize::from(number) * OUTBOUND + FAILED)
     }
 
     pub(super) fn established(&self, number: u16) -> u64 {
-        gauge(self.stream(number, ESTABLISHED))
+        gauge(
+            self.inbound
+                .load(usize::from(number) * INBOUND + ESTABLISHED),
+        )
     }
 
     pub(super) fn opened(&self, port: Port) -> u64 {
@@ -122,9 +131,8 @@ impl Counters {
         self.openings.load(port.index() * OPENINGS + OPENED_AT)
     }
 
-    pub(super) fn bound(&self, number: u16) -> u64 {
-        let port = Port::udp(number);
-        gauge(self.openings.load(port.index() * OPENINGS + BOUND))
+    pub(super) fn opened_cookie(&self, port: Port) -> u64 {
+        self.openings.load(port.index() * OPENINGS + COOKIE)
     }
 
     pub(super) fn lost(&self) -> Lost {
@@ -157,10 +165,6 @@ impl Counters {
     /// Whether the programs have learnt which network namespace is ours.
     pub(super) fn netns_is_known(&self) -> bool {
         self.own.load(OWN_NETNS) != 0
-    }
-
-    fn stream(&self, number: u16, field: usize) -> u64 {
-        self.streams.load(usize::from(number) * STREAMS + field)
     }
 }
 

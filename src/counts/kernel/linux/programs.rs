@@ -69,6 +69,12 @@ pub(super) fn on_group(ebpf: &mut Ebpf, name: &str, group: &File) -> Result<(), 
         })
 }
 
+/// Detaches and unloads a program on a control group.
+pub(super) fn detach_from_group(ebpf: &mut Ebpf, name: &str) -> Result<(), Refusal> {
+    let program: &mut CgroupSock = program(ebpf, name)?;
+    program.unload().map_err(|error| refusal(name, &error))
+}
+
 /// The root of the version 2 control groups, under which every process of the host is. In a control group namespace of
 /// its own, or where it is not mounted, this process cannot see it.
 pub(super) fn root_group() -> Result<File, Refusal> {

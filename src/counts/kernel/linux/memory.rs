@@ -1,12 +1,13 @@
-//! Counters of a BPF array, mapped into this process. The only module of the crate with `unsafe` in it.
+//! Memory: counters of a BPF array, mapped into this process, and giving back what is free. The only module of the crate
+//! with `unsafe` in it.
 //!
 //! The kernel's programs add to the counters while they are read here. Every counter is one aligned 64-bit word and is
 //! only ever touched as an atomic, so that no value is seen half written.
 
 #![allow(
     unsafe_code,
-    reason = "mapping memory, and reading what another party writes to it, cannot be said in safe Rust; this module \
-              does nothing else and what it offers is safe"
+    reason = "mapping memory, reading what another party writes to it, and calling the allocator by its own name cannot \
+              be said in safe Rust; this module does nothing else and what it offers is safe"
 )]
 
 use std::io;
@@ -83,3 +84,17 @@ impl<const WRITABLE: bool> Drop for Mapping<WRITABLE> {
 unsafe impl<const WRITABLE: bool> Send for Mapping<WRITABLE> {}
 // SAFETY: as above; a shared reference gives only atomic loads and stores.
 unsafe impl<const WRITABLE: bool> Sync for Mapping<WRITABLE> {}
+/// Gives free memory back to the system. The description of the kernel's types, once read, is some 25 MB in small
+/// pieces, which glibc would keep for good.
+pub(super) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            /// malloc_trim(3); whether anything was given back.
+            fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        // SAFETY: declared as in malloc.h; it touches only what the allocator holds free, and takes the allocator's
+        // own locks.
+        unsafe { malloc_trim(0) };
+    }
+}
