@@ -134,10 +134,7 @@ impl Attached {
     /// UDP datagrams refused on all ports, where refusals are counted.
     #[must_use]
     pub fn udp_refused(&self) -> Option<u64> {
-        let reading = self.kernel.read();
-        (0..=u16::MAX)
-            .map(|number| reading.counts(Port::udp(number)).refused)
-            .sum()
+        self.kernel.read().udp_refused()
     }
 
     /// The listener events since this was last asked.

@@ -254,6 +254,16 @@ impl Reading<'_> {
         NonZeroU64::new(self.kernel.counters.opened_cookie(port))
     }
 
+    /// UDP datagrams refused on all ports. `None` where refusals are not counted.
+    #[must_use]
+    pub fn udp_refused(&self) -> Option<u64> {
+        let Kernel {
+            counters, parts, ..
+        } = self.kernel;
+        let refused = |number| counters.refused(Port::udp(number));
+        parts.refused.then(|| (0..=u16::MAX).map(refused).sum())
+    }
+
     /// Whether knocks are counted; without, the knocks of [`Reading::space`] are absent, not 0.
     #[must_use]
     pub fn knocks_are_counted(&self) -> bool {

@@ -70,6 +70,12 @@ impl Reading<'_> {
 
     /// Cannot be called.
     #[must_use]
+    pub fn udp_refused(&self) -> Option<u64> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    #[must_use]
     pub fn knocks_are_counted(&self) -> bool {
         match self.0 {}
     }
