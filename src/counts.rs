@@ -173,11 +173,11 @@ impl Counts {
         }
     }
 
-    /// Whether a UDP socket that is open now is known to have been bound to this port by a call, and not by sending.
+    /// Whether this UDP socket is known to have been bound by a call, and not by sending.
     #[must_use]
-    pub fn was_bound(&self, number: u16) -> bool {
+    pub fn was_bound(&self, listener: &Listener) -> bool {
         match self {
-            Self::Kernel(kernel) => kernel.was_bound(number),
+            Self::Kernel(kernel) => kernel.was_bound(listener),
             #[cfg(target_os = "linux")]
             Self::Netlink(_) => false,
             Self::Polled(_) => false,

@@ -104,10 +104,16 @@ impl Sampler {
             self.journal.note(lit);
         }
         let view = table.as_ref().zip(lit.as_deref());
-        let view = view.map(|(table, lit)| View::of(table, lit));
+        let view = view.map(|(table, lit)| {
+            View::of(table, lit, |listener| {
+                ephemeral.contains(listener.port)
+                    && !config.watch.ports().contains(listener.port)
+                    && !self.counts.was_bound(listener)
+            })
+        });
         let (shown, watched_suppressed) = self.shown(config, view.as_ref(), &ephemeral);
         let watched = self.watched(config, view.as_ref(), &shown);
-        let space = self.space(config, view.as_ref(), &ephemeral);
+        let space = self.space(config, view.as_ref());
         let audit = self.audit(space.accepted.as_ref());
         let listeners_suppressed = lit
             .as_mut()
@@ -225,18 +231,13 @@ impl Sampler {
         ]
     }
 
-    fn space(&mut self, config: &Config, view: Option<&View>, ephemeral: &PortSet) -> Space {
+    fn space(&mut self, config: &Config, view: Option<&View>) -> Space {
         let registry = &config.registry;
         let lit = view.map(|view| {
             let mut lights = Lights::default();
-            for port in view.lit.iter() {
-                let may_be_client = ephemeral.contains(port)
-                    && !config.watch.ports().contains(port)
-                    && !self.counts.was_bound(port.number);
-                if !may_be_client {
-                    lights.classes.add(port, registry.class(port), 1);
-                    lights.blocks.add(port, 1);
-                }
+            for port in view.sure.iter() {
+                lights.classes.add(port, registry.class(port), 1);
+                lights.blocks.add(port, 1);
             }
             lights
         });

@@ -11,6 +11,7 @@ use crate::log::Chain;
 use crate::port::{Port, PortSet};
 use crate::privileges::{self, Capability};
 use crate::registry::Registry;
+use crate::sockets::Listener;
 
 /// How many listener events wait for the next scrape at the most. Who opens more in between is counted all the same, by the
 /// programs; only the log has fewer of them.
@@ -98,13 +99,11 @@ impl Attached {
         self.used.clone()
     }
 
-    /// Whether a UDP socket that is open now was bound to this port by a call, and not by sending.
+    /// Whether this UDP socket is known to have been bound by a call, and not by sending: the newest of its port is.
     #[must_use]
-    pub fn was_bound(&self, number: u16) -> bool {
-        self.kernel
-            .read()
-            .bound(number)
-            .is_some_and(|count| count > 0)
+    pub fn was_bound(&self, listener: &Listener) -> bool {
+        let newest = self.kernel.read().opened_cookie(listener.port);
+        newest.is_some() && newest == listener.cookie
     }
 
     /// What the whole space has seen: connections accepted, and knocks where they are counted.

@@ -3,18 +3,26 @@
 use crate::config::{Config, series_per_port};
 use crate::port::{Port, PortSet};
 use crate::snapshot::Lit;
-use crate::sockets::SocketTable;
+use crate::sockets::{Listener, SocketTable};
 
 /// Which ports are lit in the exporter's own network namespace.
 pub(super) struct View {
     pub(super) lit: PortSet,
     pub(super) unexpected: PortSet,
+    /// Those of the lit ports that are not lit by what may be a client's socket.
+    pub(super) sure: PortSet,
 }
 
 impl View {
-    pub(super) fn of(table: &SocketTable, lit: &[Lit<'_>]) -> Self {
+    pub(super) fn of(
+        table: &SocketTable,
+        lit: &[Lit<'_>],
+        may_be_client: impl Fn(&Listener) -> bool,
+    ) -> Self {
+        let sure = table.listeners.iter().filter(|each| !may_be_client(each));
         Self {
             lit: table.listeners.iter().map(|each| each.port).collect(),
+            sure: sure.map(|each| each.port).collect(),
             unexpected: lit
                 .iter()
                 .filter(|lit| lit.netns.is_empty() && lit.expected == Some(false))
