@@ -402,6 +402,11 @@ impl Ledger {
         }
     }
 
+    /// Connections accepted on every port that is or was watched.
+    pub(super) fn accepted(&self) -> u64 {
+        self.tallies.values().map(|tally| tally.accepted).sum()
+    }
+
     /// The listeners on watched ports that closed since this was last asked.
     pub(super) fn take_closed(&mut self) -> Vec<Listener> {
         std::mem::take(&mut self.closed).into()
