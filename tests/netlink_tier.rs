@@ -284,11 +284,16 @@ fn in_a_stock_buffer_what_is_not_counted_is_known_to_be_lost() {
     loop {
         let seen = tier.of(port);
         let told = seen.accepted + seen.outbound + tier.counts.lost();
-        if told == 40_000 {
+        if told >= 40_000 {
+            // A message that was lost may have been about a listener of another test.
+            assert!(
+                seen.accepted <= 20_000 && seen.outbound <= 20_000,
+                "{seen:?}"
+            );
             break;
         }
         assert!(
-            told < 40_000 && Instant::now() < deadline,
+            Instant::now() < deadline,
             "{seen:?}, lost {}",
             tier.counts.lost()
         );
@@ -396,10 +401,11 @@ fn open_and_half_closed_connections_count_once() {
 
 #[test]
 fn what_was_there_before_the_start_is_not_counted() {
-    let (listener, port) = listener(V4);
-    let marker = free_port();
-    let udp = UdpSocket::bind((V4, 0)).unwrap();
-    let udp_port = Port::udp(udp.local_addr().unwrap().port());
+    // Ports that nobody is handed when they become free.
+    let (port, marker) = (free_port(), free_port());
+    let udp_port = Port::udp(port.number);
+    let listener = TcpListener::bind((V4, port.number)).unwrap();
+    let udp = UdpSocket::bind((V4, port.number)).unwrap();
     let before: Vec<_> = (0..20).map(|_| pair(&listener)).collect();
     let mut tier = Tier::start([port, udp_port, marker]);
     assert_eq!(

@@ -2,8 +2,8 @@
 //!
 //! The kernel tells whoever subscribes of every TCP and UDP socket it destroys (`NETLINK_SOCK_DIAG`, groups 1 to 4). What
 //! was counted is then what was destroyed since the start, and what is there now, less what was there at the start. This
-//! file holds the handle; [`subscription`] the sockets and [`filter`] what the kernel sorts out for them; [`message`]
-//! what a message says; [`ledger`] the arithmetic. None knows metrics or configuration.
+//! file holds the handle; `subscription` the sockets and `filter` what the kernel sorts out for them; `message`
+//! what a message says; `ledger` the arithmetic. None knows metrics or configuration.
 //!
 //! # What cannot be had this way
 //!
@@ -216,8 +216,9 @@ impl Netlink {
         self.shared.books().ledger.accepted()
     }
 
-    /// Messages on watched ports that never reached the books: what the kernel dropped because the buffer was full, by its
-    /// own count where it can be read, else one for each time it said so; and what could not be understood. Never goes down.
+    /// Messages that never reached the books, as known when a table was last booked: what the kernel dropped because the
+    /// buffer was full, by its own count where it can be read, else one for each time it said so; and what could not be
+    /// understood. Besides watched ports, TCP listeners of every port are told of. Never goes down.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.shared.books().lost

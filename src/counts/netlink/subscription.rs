@@ -28,7 +28,7 @@ const RECEIVE_BUFFER: usize = 32 << 20;
 
 /// What the sockets of a TCP group should hold together, in octets. The kernel tells of sockets from a work queue, and where
 /// processors are short that waits, and so does the reader: then thousands are told in one go.
-const ENOUGH: usize = 16 << 20;
+const ENOUGH: usize = 32 << 20;
 
 /// Sockets among which a TCP group is shared, at most: each costs every closed socket of the host some 0.1 us.
 const MOST_SHARES: usize = 4;
@@ -302,9 +302,9 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
     #[test]
     fn a_small_buffer_is_made_up_for_by_more_sockets() {
         assert_eq!(shares(64 << 20), 1);
-        assert_eq!(shares(16 << 20), 1);
-        assert_eq!(shares(8 << 20), 2);
-        assert_eq!(shares((8 << 20) - 1), 4);
+        assert_eq!(shares(32 << 20), 1);
+        assert_eq!(shares(16 << 20), 2);
+        assert_eq!(shares(8 << 20), 4);
         assert_eq!(shares(425_984), 4);
         assert_eq!(shares(0), 4);
     }
