@@ -47,6 +47,7 @@ fn measure(criterion: &mut Criterion, host: &str) {
         .flat_map(|range| [range * 40, range * 40 + 1])
         .map(Port::tcp)
         .collect();
+    let one = PortSet::from_iter([Port::tcp(3476)]);
     let everything = PortSet::full();
     let connections = |watched| Wanted::Connections {
         watched,
@@ -56,7 +57,12 @@ fn measure(criterion: &mut Criterion, host: &str) {
     for (name, choice, wanted) in [
         ("netlink: listeners", Choice::Netlink, Wanted::Listeners),
         (
-            "netlink: connections, filtered",
+            "netlink: connections, one port",
+            Choice::Netlink,
+            connections(&one),
+        ),
+        (
+            "netlink: connections, 816 ranges",
             Choice::Netlink,
             connections(&watched),
         ),

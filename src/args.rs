@@ -12,11 +12,14 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::counts::Tier;
+use crate::log::{Format, Level};
+use crate::sockets::Choice;
+use crate::web::{ListenAddress, TelemetryPath};
 
 mod flags;
 mod values;
 
-pub use values::{Host, ListenAddress, LogFormat, LogLevel, PortQuery, Sockets, TelemetryPath};
+pub use values::PortQuery;
 
 use flags::{Flags, Subcommand};
 
@@ -58,7 +61,7 @@ pub struct Collector {
     /// The tier asked for; `None`: the best that works.
     pub tier: Option<Tier>,
     /// Where the socket table comes from.
-    pub sockets: Sockets,
+    pub sockets: Choice,
     /// How often the polled tier looks: 100 ms to 1 h.
     pub poll_interval: Duration,
     /// Whether attempts are watched where they enter, before any firewall.
@@ -80,9 +83,9 @@ pub struct Web {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The least level that is logged.
-    pub level: LogLevel,
+    pub level: Level,
     /// The form of a line.
-    pub format: LogFormat,
+    pub format: Format,
 }
 
 impl Args {

@@ -161,10 +161,12 @@ impl Config {
                 None
             }
         };
-        match (problems.into_refusal(source), config) {
-            (Some(refusal), _) => Err(Error::Refused(refusal)),
-            (None, Some(config)) => Ok(config),
-            (None, None) => unreachable!("a part that is not understood is noted as a problem"),
+        if config.is_none() && problems.is_empty() {
+            problems.add(Place::START, "", "this is not a configuration");
+        }
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(Error::Refused(problems.into_refusal(source))),
         }
     }
 }
@@ -177,13 +179,13 @@ fn config(
     directory: &Path,
     problems: &mut Problems,
 ) -> Option<Config> {
-    const KEYS: [&str; 5] = ["watch", "limits", "registry", "namespaces", "probe"];
+    const KEYS: [&str; 4] = ["watch", "limits", "registry", "namespaces"];
     if root.is_null() {
         root.refuse(problems, EMPTY);
         return None;
     }
-    let map = root.mapping(&KEYS, problems)?;
-    if let Some(probe) = map.field("probe") {
+    let map = root.mapping_beside(&KEYS, &["probe"], problems)?;
+    if let Some(probe) = root.child("probe") {
         probe.refuse(
             problems,
             "not known yet: probing comes with a later version, leave the section out",
@@ -245,10 +247,20 @@ fn registry(field: &Field<'_>, directory: &Path, problems: &mut Problems) -> Opt
     match Registry::from_iana_csv(&directory.join(path)) {
         Ok(registry) => Some(Arc::new(registry)),
         Err(error) => {
-            field.refuse(problems, error.to_string());
+            field.refuse(problems, with_causes(&error));
             None
         }
     }
+}
+
+/// An error and everything that led to it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let text = causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ");
+    text.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 /// Reads the list of entries and shares the ports out. An empty list is allowed, for the sums over the whole space are

@@ -52,6 +52,8 @@ enum Happening {
     Found,
     /// It was not there last time.
     Opened,
+    /// Another process holds it, or it is another program, or a rule allows it now and did not before.
+    Changed,
     /// It is there no more.
     Closed,
 }
@@ -76,17 +78,18 @@ impl Journal {
                 continue;
             };
             let key = Key::of(lit);
-            if !before.contains_key(&key) {
-                let happening = if self.begun {
-                    Happening::Opened
-                } else {
-                    Happening::Found
-                };
-                self.tell(happening, &Known::of(lit, expected));
-            }
             let known = match before.remove(&key) {
                 Some(known) if known.owner == lit.owner && known.expected == expected => known,
-                _ => Known::of(lit, expected),
+                earlier => {
+                    let known = Known::of(lit, expected);
+                    let happening = match earlier {
+                        Some(_) => Happening::Changed,
+                        None if self.begun => Happening::Opened,
+                        None => Happening::Found,
+                    };
+                    self.tell(happening, &known);
+                    known
+                }
             };
             self.known.insert(key, known);
         }
@@ -105,6 +108,7 @@ impl Journal {
         let Known {
             listener, owner, ..
         } = known;
+        let process = owner.oldest();
         macro_rules! event {
             ($level:expr) => {
                 tracing::event!(
@@ -114,12 +118,13 @@ impl Journal {
                     address = %listener.address,
                     watch = &*known.watch,
                     process = owner.process(),
-                    exe = owner.executable(),
-                    pid = owner.pid(),
+                    exe = process.and_then(|process| process.executable.as_deref()),
+                    pid = process.map(|process| process.pid),
                     user = owner.user(),
                     unit = owner.unit(),
-                    holders = owner.other_holders(),
-                    netns = &*known.netns,
+                    creator = creator(owner),
+                    also_held_by = other_holders(owner),
+                    netns = (!known.netns.is_empty()).then_some(&*known.netns),
                     expected = known.expected,
                     left_out,
                     "{}",
@@ -146,6 +151,7 @@ impl Happening {
         match self {
             Self::Found => "listener found",
             Self::Opened => "listener opened",
+            Self::Changed => "listener changed owner",
             Self::Closed => "listener closed",
         }
     }
@@ -171,5 +177,28 @@ impl Known {
             expected,
             netns: Arc::clone(&lit.netns),
         }
+    }
+}
+
+/// Who created a socket whose holder is not known.
+fn creator(owner: &Owner) -> Option<&str> {
+    match owner {
+        Owner::Unknown { creator } => creator.as_deref(),
+        Owner::Held(_) | Owner::Kernel => None,
+    }
+}
+
+/// The processes that hold the socket beside the oldest, as `name[pid]`.
+fn other_holders(owner: &Owner) -> Option<String> {
+    const SHOWN: usize = 16;
+    let others: Vec<String> = owner
+        .holders()
+        .skip(1)
+        .map(|process| format!("{}[{}]", process.name, process.pid))
+        .collect();
+    match others.len().checked_sub(SHOWN) {
+        None if others.is_empty() => None,
+        None | Some(0) => Some(others.join(" ")),
+        Some(more) => Some(format!("{} and {more} more", others[..SHOWN].join(" "))),
     }
 }

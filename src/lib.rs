@@ -3,6 +3,7 @@
 pub mod args;
 pub mod audit;
 pub mod build_info;
+pub mod command;
 pub mod config;
 pub mod counts;
 pub mod events;
@@ -10,6 +11,8 @@ pub mod exporter;
 pub mod log;
 pub mod lookup;
 pub mod metrics;
+#[cfg(target_os = "linux")]
+pub mod namespaces;
 pub mod owners;
 pub mod port;
 pub mod registry;
@@ -17,5 +20,6 @@ pub mod sampler;
 pub mod signal;
 pub mod snapshot;
 pub mod sockets;
+pub mod start;
 pub mod watch;
 pub mod web;

@@ -152,7 +152,7 @@ pub enum Error {
     Again,
     /// No thread to write it.
     #[error("no thread for the log: {0}")]
-    Thread(#[source] io::Error),
+    Thread(io::Error),
 }
 
 /// Keeps the end of the log from being lost: dropped, it waits for lines still on their way, one second at most.

@@ -76,11 +76,15 @@ fn registry_rows(port: Port, registry: &Registry, state: &str) -> Vec<[String; 6
 
 fn listener_row(listener: &Listener, owner: &Owner) -> [String; 6] {
     let mut facts = format!("on {}", listener.address);
-    let pid = owner.pid().map(|pid| pid.to_string());
+    let process = owner.oldest();
+    let pid = process.map(|process| process.pid.to_string());
     for (name, value) in [
         ("process", Some(owner.process())),
         ("pid", pid.as_deref()),
-        ("exe", owner.executable()),
+        (
+            "exe",
+            process.and_then(|process| process.executable.as_deref()),
+        ),
         ("user", Some(owner.user())),
         ("unit", Some(owner.unit())),
     ] {

@@ -1,3 +1,18 @@
-//! The binary.
+//! The binary: arguments → configuration → run → exit status; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use darkport_exporter::args::Args;
+
+fn main() -> ExitCode {
+    match darkport_exporter::command::execute(&Args::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!(
+                "darkport_exporter: {}",
+                darkport_exporter::log::Chain(&error)
+            );
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -30,7 +30,7 @@ mod coverage;
 mod hidden;
 mod owner;
 #[cfg(target_os = "linux")]
-mod process;
+pub(crate) mod process;
 #[cfg_attr(not(target_os = "linux"), path = "owners/unsupported.rs")]
 mod search;
 mod users;
@@ -318,3 +318,6 @@ impl Allowance {
 fn bounded(name: &str) -> String {
     name[..name.floor_char_boundary(NAME_LENGTH)].to_owned()
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

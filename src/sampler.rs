@@ -144,7 +144,14 @@ impl Sampler {
     ) -> Vec<Lit<'a>> {
         let start = Instant::now();
         let resolution = self.owners.resolve(&table.listeners);
-        runs.push(run(Collector::Owners, resolution.complete, start));
+        if resolution.unknown > 0 && !self.failing.contains(&Collector::Owners) {
+            tracing::warn!(
+                unknown = resolution.unknown,
+                reason = %resolution.coverage,
+                "owners of listeners are unknown; their labels are empty"
+            );
+        }
+        runs.push(run(Collector::Owners, resolution.unknown == 0, start));
         let own_namespace: Arc<str> = Arc::from("");
         let mut lit: Vec<Lit<'a>> = table
             .listeners

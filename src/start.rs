@@ -7,6 +7,7 @@ use crate::args;
 use crate::audit::HostCounters;
 use crate::config::Config;
 use crate::counts::{Counts, Tier, polled::Polled};
+use crate::log::Chain;
 use crate::owners::Owners;
 use crate::sampler::Sampler;
 use crate::sockets::{self, Reader};
@@ -15,6 +16,90 @@ use crate::sockets::{self, Reader};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No reader gives a socket table.
-    #[error("no socket table")]
+    #[error("the socket table cannot be read")]
     Sockets(#[source] sockets::Error),
+    /// The tier that was asked for does not work here.
+    #[error("--collector.tier={tier} cannot start: {reason}")]
+    Tier {
+        /// The tier.
+        tier: Tier,
+        /// What it lacks, and the cure.
+        reason: String,
+    },
+}
+
+/// Opens the reader and begins to count. `own` are the exporter's own listening sockets, by which a table is known to be
+/// this host's.
+///
+/// # Errors
+/// When a reader or tier that was asked for by name cannot start, or no reader can.
+pub fn sampler(
+    collector: &args::Collector,
+    procfs: &Path,
+    config: &Config,
+    own: Vec<SocketAddr>,
+) -> Result<Sampler, Error> {
+    let reader = reader(collector, own.clone())?;
+    let audit_start = match HostCounters::read() {
+        Ok(counters) => Some(counters),
+        Err(error) => {
+            tracing::warn!(%error, "the host's own counters cannot be read; the audit is absent");
+            None
+        }
+    };
+    let counts = counts(collector, config)?;
+    Ok(Sampler::new(
+        reader,
+        counts,
+        Owners::new(procfs),
+        own,
+        audit_start,
+    ))
+}
+
+fn reader(collector: &args::Collector, own: Vec<SocketAddr>) -> Result<Reader, Error> {
+    let (reader, refused) = Reader::open(collector.sockets, own).map_err(Error::Sockets)?;
+    if let Some(refused) = refused {
+        tracing::warn!(
+            reason = %Chain(&refused),
+            "netlink is not available; the socket table comes from netstat2, which costs more and knows less"
+        );
+    }
+    tracing::info!(
+        reader = reader.choice().as_str(),
+        "reading the socket table"
+    );
+    Ok(reader)
+}
+
+/// The best tier that works, or the one that was asked for. Each better one that does not work is told with its reason.
+fn counts(collector: &args::Collector, config: &Config) -> Result<Counts, Error> {
+    let mut refused = String::new();
+    for tier in Tier::ALL {
+        if collector.tier.is_some_and(|asked| asked != tier) {
+            continue;
+        }
+        match begin(tier, config) {
+            Ok(counts) => {
+                let refused = (!refused.is_empty()).then_some(refused);
+                tracing::info!(tier = tier.as_str(), refused, "counting");
+                return Ok(counts);
+            }
+            Err(reason) if collector.tier.is_some() => return Err(Error::Tier { tier, reason }),
+            Err(reason) => {
+                let joint = if refused.is_empty() { "" } else { "; " };
+                refused.push_str(&format!("{joint}{tier}: {reason}"));
+            }
+        }
+    }
+    unreachable!("the polled tier needs nothing")
+}
+
+/// Begins to count in one tier, or says what it lacks.
+fn begin(tier: Tier, config: &Config) -> Result<Counts, String> {
+    match tier {
+        Tier::Kernel => Err("not built into this version".to_owned()),
+        Tier::Netlink => Err("not built into this version".to_owned()),
+        Tier::Polled => Ok(Counts::Polled(Polled::new(config.watch.ports()))),
+    }
 }

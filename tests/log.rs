@@ -1,5 +1,10 @@
 //! The log of a whole process: what reaches standard error, and what becomes of a process that cannot write to it.
 #![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers are tests too"
+)]
 
 use std::io::Read as _;
 use std::process::{Command, Output, Stdio};

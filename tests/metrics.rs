@@ -44,7 +44,7 @@ fn lit(port: Port, address: IpAddr, expected: Option<bool>) -> Lit<'static> {
             cgroup: None,
         },
         watch: if expected.is_some() { "npmp" } else { "" },
-        owner: Arc::new(Owner::Unknown),
+        owner: Arc::new(Owner::Unknown { creator: None }),
         expected,
         netns: Arc::from(""),
     }

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum};
 
-use super::values::{self, ListenAddress, LogFormat, LogLevel, PortQuery, Sockets, TelemetryPath};
+use super::values::{self, PortQuery};
 use crate::counts::Tier;
+use crate::log::{Format, Level};
+use crate::sockets::Choice;
+use crate::web::{ListenAddress, TelemetryPath};
 
 /// Reports what listens and what arrives on the ports that should be silent, to Prometheus.
 #[derive(Debug, Parser)]
@@ -36,12 +39,12 @@ pub(super) struct Flags {
     /// Where the socket table comes from. auto takes netlink where there is one; netstat2 works everywhere
     #[arg(
         long = "collector.sockets",
-        value_enum,
+        value_parser = values::one_of(Choice::ALL, Choice::as_str),
         value_name = "READER",
         default_value = "auto",
         global = true
     )]
-    pub(super) sockets: Sockets,
+    pub(super) sockets: Choice,
 
     /// How often the polled tier reads the socket table, 100ms to 1h
     #[arg(long = "collector.poll-interval", value_name = "DURATION", default_value = "1s", value_parser = values::poll_interval)]
@@ -66,36 +69,45 @@ pub(super) struct Flags {
     pub(super) procfs: PathBuf,
 
     /// Where to serve: `:PORT` for every address, `HOST:PORT` or `[IPV6]:PORT`. May be given several times
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10561", action = ArgAction::Append, value_parser = values::listen_address)]
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10561", action = ArgAction::Append)]
     pub(super) listen_address: Vec<ListenAddress>,
 
     /// The path under which the metrics are
-    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = values::telemetry_path)]
+    #[arg(
+        long = "web.telemetry-path",
+        value_name = "PATH",
+        default_value = "/metrics"
+    )]
     pub(super) telemetry_path: TelemetryPath,
 
     /// How many scrapes may run at the same time; one more is answered with 503. 0: any number
-    #[arg(long = "web.max-requests", value_name = "NUMBER", default_value_t = 40)]
+    #[arg(
+        long = "web.max-requests",
+        value_name = "NUMBER",
+        default_value_t = 40,
+        allow_negative_numbers = true
+    )]
     pub(super) max_requests: usize,
 
     /// The least level that is logged
     #[arg(
         long = "log.level",
-        value_enum,
+        value_parser = values::one_of(Level::ALL, Level::as_str),
         value_name = "LEVEL",
         default_value = "info",
         global = true
     )]
-    pub(super) log_level: LogLevel,
+    pub(super) log_level: Level,
 
     /// The form of a log line, on stderr
     #[arg(
         long = "log.format",
-        value_enum,
+        value_parser = values::one_of(Format::ALL, Format::as_str),
         value_name = "FORMAT",
         default_value = "logfmt",
         global = true
     )]
-    pub(super) log_format: LogFormat,
+    pub(super) log_format: Format,
 
     /// Print version and build, and end
     #[arg(long = "version", short = 'V')]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::port::Port;
+use crate::web::Host;
 
 fn parse(line: &str) -> Result<Args, clap::Error> {
     Args::try_parse_from(std::iter::once("darkport_exporter").chain(line.split_whitespace()))
@@ -77,7 +78,7 @@ fn without_flags_it_serves_with_the_defaults() {
             config_file: None,
             collector: Collector {
                 tier: None,
-                sockets: Sockets::Auto,
+                sockets: Choice::Auto,
                 poll_interval: Duration::from_secs(1),
                 tap: true,
             },
@@ -87,12 +88,12 @@ fn without_flags_it_serves_with_the_defaults() {
                     host: Host::Any,
                     port: 10561
                 }],
-                telemetry_path: values::telemetry_path("/metrics").unwrap(),
+                telemetry_path: TelemetryPath::default(),
                 max_requests: NonZeroUsize::new(40),
             },
             log: Log {
-                level: LogLevel::Info,
-                format: LogFormat::Logfmt
+                level: Level::Info,
+                format: Format::Logfmt
             },
         }
     );
@@ -163,11 +164,11 @@ fn listen_addresses_are_read_and_written_alike() {
         "[fe80::1%eth0]:80",
         "localhost:9100",
     ] {
-        assert_eq!(values::listen_address(text).unwrap().to_string(), text);
+        assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
     }
     let several = parse("--web.listen-address :1 --web.listen-address [::1]:2").unwrap();
     assert_eq!(several.web.listen.len(), 2, "the default is replaced");
-    let same_host = values::listen_address("LocalHost:1").unwrap();
+    let same_host = "LocalHost:1".parse::<ListenAddress>().unwrap();
     assert_eq!(same_host.host, Host::Name("localhost".to_owned()));
 }
 
@@ -191,7 +192,7 @@ fn a_bad_listen_address_names_the_cure() {
         ("1.2.3:80", "neither an address nor a host name"),
         ("a b:80", "neither an address nor a host name"),
     ] {
-        let message = values::listen_address(text).expect_err(text);
+        let message = text.parse::<ListenAddress>().expect_err(text).to_string();
         assert!(message.contains(cure), "{text}: {message}");
     }
     assert!(

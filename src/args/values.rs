@@ -1,195 +1,24 @@
 //! The types of the flags' values, and how each is read from text.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::port::{ParseError, Port, Protocol, Span};
 
-/// Where the socket table comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
-pub enum Sockets {
-    /// The best the platform has.
-    Auto,
-    /// The kernel's socket diagnosis, Linux only.
-    Netlink,
-    /// The portable reader.
-    Netstat2,
-}
-
-/// The least level that is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
-pub enum LogLevel {
-    /// Everything.
-    Debug,
-    /// Events, and what is worse.
-    Info,
-    /// What somebody should look at, and what is worse.
-    Warn,
-    /// Only what failed.
-    Error,
-}
-
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
-pub enum LogFormat {
-    /// `key=value` pairs.
-    Logfmt,
-    /// One JSON object a line.
-    Json,
-}
-
-/// A host to listen on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Host {
-    /// Every address of this host.
-    Any,
-    /// One address.
-    Address(IpAddr),
-    /// A name, in lower case, or an IPv6 address with its zone: looked up when it is bound.
-    Name(String),
-}
-
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ListenAddress {
-    /// The host.
-    pub host: Host,
-    /// The TCP port; 0 lets the system choose one.
-    pub port: u16,
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Any => write!(f, ":{}", self.port),
-            Host::Address(IpAddr::V4(address)) => write!(f, "{address}:{}", self.port),
-            Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
-            Host::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
-        }
-    }
-}
-
-/// Reads `:PORT`, `HOST:PORT` or `[IPV6]:PORT`.
-pub(super) fn listen_address(text: &str) -> Result<ListenAddress, String> {
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(match text.parse::<u16>() {
-            Ok(port) => format!("a port is written with a colon before it: :{port}"),
-            Err(_) => format!("the port is missing: write {text}:10561"),
-        });
-    };
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return Err(format!(
-            "an IPv6 address is written in brackets, and its port behind them: [{text}]:10561"
-        ));
-    }
-    if text.starts_with('[') && !text.contains(']') {
-        return Err(format!("the bracket is not closed: write {text}]:10561"));
-    }
-    let host = if host.is_empty() {
-        Host::Any
-    } else if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        bracketed_host(inner)?
-    } else if host.contains([':', '[', ']']) {
-        return Err(format!(
-            "an IPv6 address is written in brackets: [{}]:{port}",
-            host.trim_matches(['[', ']'])
-        ));
-    } else {
-        plain_host(host)?
-    };
-    let port = match port.parse::<Span>() {
-        Ok(Span { first, last }) if first == last => first,
-        Err(error @ ParseError::Beyond(_)) => return Err(error.to_string()),
-        _ if port.is_empty() => return Err(format!("the port is missing: write {text}10561")),
-        _ => return Err(format!("{port:?} is not a port: write 0 to 65535")),
-    };
-    Ok(ListenAddress { host, port })
-}
-
-fn bracketed_host(text: &str) -> Result<Host, String> {
-    let address = text
-        .split_once('%')
-        .map_or(text, |(address, _zone)| address);
-    match address.parse::<Ipv6Addr>() {
-        Ok(address) if text.contains('%') => {
-            let (_, zone) = text.split_once('%').unwrap_or_default();
-            if zone.is_empty() || !zone.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(format!("{text:?} names no zone behind the %"));
-            }
-            Ok(Host::Name(format!("{address}%{zone}")))
-        }
-        Ok(address) => Ok(Host::Address(address.into())),
-        Err(_) => Err(format!("{text:?} is not an IPv6 address")),
-    }
-}
-
-fn plain_host(text: &str) -> Result<Host, String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(Host::Address(address));
-    }
-    let name = text.to_ascii_lowercase();
-    let is_name = name.len() <= 253
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-    // A name of digits and dots only is an address that was mistyped.
-    if !is_name || name.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return Err(format!("{text:?} is neither an address nor a host name"));
-    }
-    Ok(Host::Name(name))
-}
-
-/// The path of the metrics: absolute, and none that serves something else.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TelemetryPath(String);
-
-impl TelemetryPath {
-    /// The path, beginning with `/`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Paths that serve something else, now or in what the design has promised; a path below one of them is taken too.
-const TAKEN_PATHS: [&str; 5] = ["/-", "/api", "/map", "/probe", "/config"];
-
-pub(super) fn telemetry_path(text: &str) -> Result<TelemetryPath, String> {
-    let Some(rest) = text.strip_prefix('/') else {
-        return Err(format!("a path begins with a slash: /{text}"));
-    };
-    if rest.is_empty() {
-        return Err("/ is the landing page: choose another path, such as /metrics".to_owned());
-    }
-    if let Some(bad) = rest
-        .chars()
-        .find(|&c| !(c.is_ascii_alphanumeric() || "/-._~".contains(c)))
-    {
-        return Err(format!(
-            "{bad:?} cannot stand in the path: use letters, digits and - . _ ~"
-        ));
-    }
-    if text
-        .split('/')
-        .skip(1)
-        .any(|part| matches!(part, "" | "." | ".."))
-    {
-        return Err("a path has no empty part, and no . or .. for a part".to_owned());
-    }
-    let taken = TAKEN_PATHS.into_iter().find(|taken| {
-        text.strip_prefix(taken)
-            .is_some_and(|below| below.is_empty() || below.starts_with('/'))
-    });
-    match taken {
-        Some(taken) => Err(format!(
-            "{taken} serves something else: choose another path, such as /metrics"
-        )),
-        None => Ok(TelemetryPath(text.to_owned())),
-    }
+/// Reads one of a closed set by its name; help and errors list the names.
+pub(super) fn one_of<T, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(all.map(name)).map(move |text| {
+        all.into_iter()
+            .find(|&each| name(each) == text)
+            .expect("clap lets nothing through but these names")
+    })
 }
 
 /// The bounds of `--collector.poll-interval`.

@@ -95,6 +95,16 @@ impl<'a> Field<'a> {
         known: &[&'static str],
         problems: &mut Problems,
     ) -> Option<Mapping<'a>> {
+        self.mapping_beside(known, &[], problems)
+    }
+
+    /// As [`Field::mapping`]; keys that are `judged` by the caller are neither refused nor offered.
+    pub(super) fn mapping_beside(
+        &self,
+        known: &[&'static str],
+        judged: &[&str],
+        problems: &mut Problems,
+    ) -> Option<Mapping<'a>> {
         let Value::Mapping(pairs) = &self.node.value else {
             return self.refuse_kind(&format!("keys and values ({})", known.join(", ")), problems);
         };
@@ -105,6 +115,9 @@ impl<'a> Field<'a> {
                 continue;
             };
             let path = join(&self.key, name);
+            if judged.contains(&name.as_str()) {
+                continue;
+            }
             if !known.contains(&name.as_str()) {
                 problems.add(key.place, &path, unknown_key(name, known));
             } else if let Some((first, _)) = fields.get(name.as_str()) {
@@ -132,7 +145,7 @@ impl<'a> Field<'a> {
         let chosen = choices.iter().find(|(word, _)| *word == text);
         if chosen.is_none() {
             let meant = closest(text, words.iter().copied())
-                .map_or_else(String::new, |word| format!(", did you mean {word}?"));
+                .map_or_else(String::new, |word| format!(": did you mean {word}?"));
             let message = format!("{} is not one of {}{meant}", quoted(text), words.join(", "));
             self.refuse(problems, message);
         }
@@ -158,10 +171,7 @@ impl<'a> Field<'a> {
     fn refuse_kind<T>(&self, wanted: &str, problems: &mut Problems) -> Option<T> {
         let found = match &self.node.value {
             Value::Null => {
-                self.refuse(
-                    problems,
-                    format!("the value is missing: write {wanted}, or leave the key out"),
-                );
+                self.refuse(problems, format!("the value is missing: write {wanted}"));
                 return None;
             }
             Value::Text(text) => quoted(text),
@@ -215,7 +225,7 @@ pub(super) fn closest<'c>(
     candidates
         .filter(|candidate| candidate.len().abs_diff(length) <= near)
         .map(|candidate| {
-            let distance = strsim::damerau_levenshtein(&given, &candidate.to_lowercase());
+            let distance = strsim::osa_distance(&given, &candidate.to_lowercase());
             (distance, candidate)
         })
         .filter(|(distance, _)| *distance <= near)

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::decode::{Field, Mapping, closest, given, quoted};
 use super::problem::Problems;
 use super::rules;
-use crate::port::{Port, PortSet, Protocol, Range, Span};
+use crate::port::{ParseError, Port, PortSet, Protocol, Range, Span};
 use crate::registry::{Assignment, Registry};
 use crate::watch::{Pattern, Series, Watch};
 
@@ -224,7 +224,6 @@ fn spans(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<Span>> {
 }
 
 fn span(item: &Field<'_>, problems: &mut Problems) -> Option<Span> {
-    const LONGEST: usize = 32;
     let text = item.text("a number or a range, such as 561 or 609-611", problems)?;
     if let Some((number, protocol)) = text.split_once('/')
         && let (Ok(span), Ok(protocol)) = (number.parse::<Span>(), protocol.parse::<Protocol>())
@@ -235,20 +234,24 @@ fn span(item: &Field<'_>, problems: &mut Problems) -> Option<Span> {
         item.refuse(problems, message);
         return None;
     }
-    if text.len() > LONGEST {
-        item.refuse(
-            problems,
-            format!(
-                "{} is not a port number: write decimal digits, 0 to 65535",
-                quoted(text)
-            ),
-        );
-        return None;
-    }
-    text.parse()
-        .map_err(|error: crate::port::ParseError| item.refuse(problems, error.to_string()))
-        .ok()
+    let message = match text.parse::<Span>() {
+        Ok(span) => return Some(span),
+        // The text of this one may be a part of what stands there, and as long as it likes.
+        Err(ParseError::Number(_)) => format!(
+            "{} is neither a port number nor a range: write decimal digits, such as 561 or 609-611",
+            quoted(text)
+        ),
+        Err(ParseError::Beyond(number)) if number.len() > LONGEST_NUMBER => {
+            format!("port {}… is beyond 65535", &number[..LONGEST_NUMBER])
+        }
+        Err(error) => error.to_string(),
+    };
+    item.refuse(problems, message);
+    None
 }
+
+/// How many digits of a number far beyond all ports a message shows.
+const LONGEST_NUMBER: usize = 20;
 
 /// What an entry selects from the registry: every part given must hold.
 #[derive(Debug)]

@@ -71,17 +71,18 @@ impl Problems {
         });
     }
 
-    /// The problems as what a file is refused with; `None` if there are none.
-    pub(super) fn into_refusal(mut self, source: &str) -> Option<Refusal> {
-        if self.kept.is_empty() {
-            return None;
-        }
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// The problems as what a file is refused with.
+    pub(super) fn into_refusal(mut self, source: &str) -> Refusal {
         self.kept
             .sort_by_key(|problem| (problem.line, problem.column));
-        Some(Refusal {
+        Refusal {
             source: source.to_owned(),
             problems: self.kept,
             more: self.more,
-        })
+        }
     }
 }

@@ -242,7 +242,7 @@ fn explanation(kind: &ErrorKind) -> String {
         ErrorKind::MappingValueNotAllowed
         | ErrorKind::InvalidColonPlacement
         | ErrorKind::InvalidMappingValueWhitespace => {
-            ": check the indentation, and put a text that holds a colon in quotes"
+            ": check the indentation, that brackets are closed, and that a text with a colon in it stands in quotes"
         }
         ErrorKind::ExpectedBlockMappingKey
         | ErrorKind::ExpectedBlockSequenceEntry

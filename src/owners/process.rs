@@ -25,7 +25,7 @@ const SMALL_FILE: usize = 16 * 1024;
 
 /// An open procfs.
 #[derive(Debug)]
-pub(super) struct Procfs {
+pub(crate) struct Procfs {
     root: OwnedFd,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Link {
 
 /// What `/proc/PID/stat` says, as far as it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
+pub(crate) struct Stat {
     pub(super) comm: Vec<u8>,
     pub(super) parent: u32,
     pub(super) started: u64,
@@ -52,7 +52,7 @@ pub(super) struct Stat {
 }
 
 impl Procfs {
-    pub(super) fn open(path: &Path) -> Result<Self, Errno> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Errno> {
         Ok(Self {
             root: open_directory(CWD, path)?,
         })
@@ -60,7 +60,7 @@ impl Procfs {
 
     /// The ids of all processes in sight, the youngest first: a new listener mostly belongs to a new process. Ids are
     /// handed out upwards and wrap around, so that the youngest is the last one handed out.
-    pub(super) fn processes(&self) -> Result<Vec<u32>, Errno> {
+    pub(crate) fn processes(&self) -> Result<Vec<u32>, Errno> {
         let mut pids = self.numbers_in(".")?;
         pids.sort_unstable_by(|a, b| b.cmp(a));
         let last = self.last_pid().unwrap_or(u32::MAX);
@@ -107,6 +107,13 @@ impl Procfs {
         })
     }
 
+    /// How many files a process has open, which Linux tells since 6.2 as the size of the table. `None` before that, and of
+    /// a process that is gone.
+    pub(super) fn table_size(&self, pid: u32) -> Option<u64> {
+        let status = statat(&self.root, format!("{pid}/fd"), AtFlags::empty()).ok()?;
+        u64::try_from(status.st_size).ok().filter(|&size| size > 0)
+    }
+
     /// What a process's file with this number is.
     pub(super) fn file(&self, pid: u32, number: u32) -> Result<Link, Errno> {
         let mut path = String::with_capacity(24);
@@ -144,7 +151,7 @@ impl Procfs {
     }
 
     /// What `/proc/PID/stat` says; `None` if the process is gone.
-    pub(super) fn stat(&self, pid: u32) -> Option<Stat> {
+    pub(crate) fn stat(&self, pid: u32) -> Option<Stat> {
         Stat::parse(&self.read(&format!("{pid}/stat")).ok()?)
     }
 
@@ -167,14 +174,26 @@ impl Procfs {
         })
     }
 
-    /// Reads a small file, or the beginning of one that is not.
-    pub(super) fn read(&self, path: &str) -> Result<Vec<u8>, Errno> {
-        let file = openat(
+    /// The network namespace a process is in, by inode.
+    pub(crate) fn network_namespace(&self, pid: u32) -> Result<Option<u64>, Errno> {
+        let mut target = [MaybeUninit::uninit(); 64];
+        let (target, _) = readlinkat_raw(&self.root, format!("{pid}/ns/net"), &mut target)?;
+        Ok(inode_in(b"net:[", target))
+    }
+
+    /// Opens a file below procfs.
+    pub(crate) fn open_file(&self, path: &str) -> Result<OwnedFd, Errno> {
+        openat(
             &self.root,
             path,
             OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
-        )?;
+        )
+    }
+
+    /// Reads a small file, or the beginning of one that is not.
+    pub(super) fn read(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        let file = self.open_file(path)?;
         let mut content = Vec::with_capacity(1024);
         let mut piece = [0; 1024];
         while content.len() < SMALL_FILE {
@@ -217,7 +236,7 @@ impl Stat {
 
     /// Whether it can hold a file at all: a kernel thread cannot, and neither can what has exited and only waits for its
     /// parent. A process whose first thread has exited looks like that too, but has other threads.
-    pub(super) const fn can_hold_files(&self) -> bool {
+    pub(crate) const fn can_hold_files(&self) -> bool {
         !self.is_kernel_thread() && (self.threads > 1 || !matches!(self.state, b'Z' | b'X'))
     }
 }
@@ -255,14 +274,17 @@ fn link(at: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<Link, Errno>
 }
 
 fn parse_link(target: &[u8]) -> Link {
-    let inode = target
-        .strip_prefix(b"socket:[")
-        .and_then(|rest| rest.strip_suffix(b"]"));
-    match inode.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()) {
+    match inode_in(b"socket:[", target) {
         Some(inode) => Link::Socket(inode),
         None if target == b"anon_inode:[io_uring]" => Link::Ring,
         None => Link::Other,
     }
+}
+
+/// The number in a link such as `socket:[7]`.
+fn inode_in(kind: &[u8], target: &[u8]) -> Option<u64> {
+    let digits = target.strip_prefix(kind)?.strip_suffix(b"]")?;
+    str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::hidden;
 use super::owner::{Holders, Owner, Process};
 use super::process::Procfs;
 use super::users::Users;
-use super::walk::{Findings, walk};
+use super::walk::{Findings, Sizes, walk};
 
 /// What is looked for: inodes, and whether the walk goes on until it is found.
 pub(super) type Wanted = HashMap<u64, bool>;
@@ -51,6 +51,7 @@ pub(super) struct Search {
     procfs: Option<Procfs>,
     users: Users,
     coverage: Coverage,
+    sizes: Sizes,
 }
 
 impl Search {
@@ -60,6 +61,7 @@ impl Search {
             procfs: None,
             users: Users::new(passwd),
             coverage: Coverage::default(),
+            sizes: Sizes::new(),
         }
     }
 
@@ -114,7 +116,7 @@ impl Search {
             Some(procfs) => procfs,
             None => Procfs::open(&self.path)?,
         };
-        let findings = walk(&procfs, wanted, likely)?;
+        let findings = walk(&procfs, wanted, likely, &mut self.sizes)?;
         if findings.visited_all {
             self.coverage = covered(&findings);
         }

@@ -1,10 +1,11 @@
 //! One look through the processes for the holders of certain sockets.
 //!
 //! A process's table of files is read link by link, which is what costs; so the walk goes where the sockets most likely
-//! are, first to processes that hold listeners already, then from the youngest process to the oldest, and reads no more
-//! tables once every socket is found. What is left then is to find who *else* holds them: after a fork a socket has the same
-//! number in both tables, so of the remaining processes only that number is looked at, and of the holders' parents the
-//! whole table, where a service manager keeps what it hands to its services under another number.
+//! are: to processes that hold listeners already, to those that are new since the last walk (the youngest first), to those
+//! whose tables have grown or shrunk since, and only then to the rest. It reads no more tables once every socket is found.
+//! What is left then is to find who *else* holds them: after a fork a socket has the same number in both tables, so of the
+//! remaining processes only that number is looked at, and of the holders' parents the whole table, where a service manager
+//! keeps what it hands to its services under another number.
 
 use std::collections::{HashMap, HashSet};
 
@@ -39,26 +40,46 @@ impl Findings {
     }
 }
 
+/// How many files each process had when its table was last read: a table of another size has something new in it.
+pub(super) type Sizes = HashMap<u32, u64>;
+
 /// Looks for the wanted sockets, first in the processes `likely` to have them.
 ///
 /// # Errors
 /// When procfs cannot be listed.
-pub(super) fn walk(procfs: &Procfs, wanted: &Wanted, likely: &[u32]) -> Result<Findings, Errno> {
-    let mut processes = likely.to_vec();
-    let hinted: HashSet<u32> = likely.iter().copied().collect();
+pub(super) fn walk(
+    procfs: &Procfs,
+    wanted: &Wanted,
+    likely: &[u32],
+    sizes: &mut Sizes,
+) -> Result<Findings, Errno> {
     let listed = procfs.processes()?;
-    processes.extend(listed.iter().filter(|pid| !hinted.contains(pid)));
-    let mut walk = Walk::new(procfs, wanted);
-    let mut rest = processes.as_slice();
-    while let [pid, others @ ..] = rest {
-        if walk.missing == 0 && walk.numbers.len() <= NUMBERS {
-            break;
+    let present: HashSet<u32> = listed.iter().copied().collect();
+    sizes.retain(|pid, _| present.contains(pid));
+    let known = sizes.clone();
+    let is_new = |pid: &u32| !known.contains_key(pid);
+    let has_changed = |pid: &u32| {
+        procfs
+            .table_size(*pid)
+            .is_some_and(|size| known.get(pid) != Some(&size))
+    };
+    let mut walk = Walk::new(procfs, wanted, sizes);
+    let mut order = likely
+        .iter()
+        .copied()
+        .chain(listed.iter().copied().filter(is_new))
+        .chain(listed.iter().copied().filter(has_changed))
+        .chain(listed.iter().copied());
+    walk.findings.visited_all = loop {
+        if walk.is_done() {
+            break false;
         }
-        walk.visit(*pid);
-        rest = others;
-    }
-    walk.findings.visited_all = rest.is_empty();
-    for &pid in rest {
+        match order.next() {
+            Some(pid) => walk.visit(pid),
+            None => break true,
+        }
+    };
+    for &pid in &listed {
         walk.look_for_copies(pid);
     }
     walk.visit_parents();
@@ -84,10 +105,11 @@ struct Walk<'a> {
     /// The numbers under which found sockets are held.
     numbers: Vec<u32>,
     visited: HashSet<u32>,
+    sizes: &'a mut Sizes,
 }
 
 impl<'a> Walk<'a> {
-    fn new(procfs: &'a Procfs, wanted: &'a Wanted) -> Self {
+    fn new(procfs: &'a Procfs, wanted: &'a Wanted, sizes: &'a mut Sizes) -> Self {
         let missing = wanted.values().filter(|&&required| required).count();
         Self {
             procfs,
@@ -96,7 +118,13 @@ impl<'a> Walk<'a> {
             missing,
             numbers: Vec::new(),
             visited: HashSet::new(),
+            sizes,
         }
+    }
+
+    /// Whether reading more tables whole would not pay.
+    fn is_done(&self) -> bool {
+        self.missing == 0 && self.numbers.len() <= NUMBERS
     }
 
     /// Reads a process's whole table.
@@ -105,18 +133,23 @@ impl<'a> Walk<'a> {
             return;
         }
         let mut rings = Vec::new();
+        let mut size = 0;
         let procfs = self.procfs;
-        let result = procfs.each_file(&format!("{pid}/fd"), |number, link| match link {
-            Link::Socket(inode) => self.saw(
-                inode,
-                Hold {
-                    pid,
-                    via: Via::File(number),
-                },
-            ),
-            Link::Ring => rings.push(number),
-            Link::Other => {}
+        let result = procfs.each_file(&format!("{pid}/fd"), |number, link| {
+            size += 1;
+            match link {
+                Link::Socket(inode) => self.saw(
+                    inode,
+                    Hold {
+                        pid,
+                        via: Via::File(number),
+                    },
+                ),
+                Link::Ring => rings.push(number),
+                Link::Other => {}
+            }
         });
+        self.sizes.insert(pid, size);
         if let Err(error) = result
             && !is_gone(error)
             && procfs.stat(pid).is_some_and(|stat| stat.can_hold_files())
@@ -138,6 +171,9 @@ impl<'a> Walk<'a> {
 
     /// Looks only at the numbers under which found sockets are held elsewhere.
     fn look_for_copies(&mut self, pid: u32) {
+        if self.visited.contains(&pid) {
+            return;
+        }
         for index in 0..self.numbers.len() {
             let number = self.numbers[index];
             if let Ok(Link::Socket(inode)) = self.procfs.file(pid, number) {

@@ -49,10 +49,17 @@ impl Netlink {
     /// When the table cannot be had whole, after a few attempts. The reader can be used again.
     pub fn read(&mut self, wanted: Wanted<'_>) -> Result<SocketTable, Error> {
         let mut table = SocketTable::default();
-        for protocol in Protocol::ALL {
-            for family in Family::ALL {
-                self.listeners(protocol, family, &mut table)?;
-            }
+        let listening = Request::Tcp {
+            states: States::LISTEN,
+            filter: &[],
+        };
+        self.listeners(Protocol::Tcp, &listening, &mut table)?;
+        for family in Family::ALL {
+            let bound = Request::Udp {
+                family,
+                filter: &filter::UNCONNECTED,
+            };
+            self.listeners(Protocol::Udp, &bound, &mut table)?;
         }
         if let Wanted::Connections { watched, listened } = wanted {
             let concern = Concern::of(watched, listened, &table.listeners);
@@ -64,22 +71,10 @@ impl Netlink {
     fn listeners(
         &mut self,
         protocol: Protocol,
-        family: Family,
+        request: &Request<'_>,
         table: &mut SocketTable,
     ) -> Result<(), Error> {
-        let request = Request {
-            family,
-            protocol,
-            states: match protocol {
-                Protocol::Tcp => States::LISTEN,
-                Protocol::Udp => States::ALL,
-            },
-            filter: match protocol {
-                Protocol::Tcp => &[],
-                Protocol::Udp => &filter::UNCONNECTED,
-            },
-        };
-        let found = self.dump(&request, |entry| {
+        let found = self.dump(request, |entry| {
             (entry.remote.port() == 0).then(|| listener(protocol, entry))
         })?;
         table.skipped += found.skipped;
@@ -93,23 +88,19 @@ impl Netlink {
         let Some(program) = filter::compile(concern) else {
             return Ok(());
         };
-        for family in Family::ALL {
-            let request = Request {
-                family,
-                protocol: Protocol::Tcp,
-                states: States::CONNECTED,
-                filter: &program,
-            };
-            let found = self.dump(&request, |entry| {
-                concern
-                    .includes(entry.local.port(), entry.remote.port())
-                    .then(|| connection(entry))
-            })?;
-            table.skipped += found.skipped;
-            table
-                .connections
-                .extend(once_each(found.kept, |connection| connection.cookie));
-        }
+        let request = Request::Tcp {
+            states: States::CONNECTED,
+            filter: &program,
+        };
+        let found = self.dump(&request, |entry| {
+            concern
+                .includes(entry.local.port(), entry.remote.port())
+                .then(|| connection(entry))
+        })?;
+        table.skipped += found.skipped;
+        table
+            .connections
+            .extend(once_each(found.kept, |connection| connection.cookie));
         Ok(())
     }
 

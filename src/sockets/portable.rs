@@ -5,8 +5,9 @@
 //! how busy the host is.
 //!
 //! On Linux, netstat2 0.11 ends its list silently where the kernel reports an error, which would read as "nothing
-//! listens". Therefore the reader takes sentinels, sockets known to listen, and refuses a table that lacks one. TCP tables
-//! can be guarded that way, each address family by a sentinel of its own; UDP ones cannot.
+//! listens". Therefore the reader takes sentinels, TCP sockets known to listen, and refuses a table that lacks one; and it
+//! refuses one that shows none of the UDP sockets that `/proc/net/udp` does. Either guards an address family at a time,
+//! because netstat2 reads one at a time, and notices a list that is missing, not one that stops half-way.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +19,7 @@ use netstat2::{
 };
 
 use super::{Concern, Connection, Error, Listener, SocketTable, Wanted};
-use crate::port::{Port, Protocol};
+use crate::port::{Port, PortSet, Protocol};
 
 /// Reads the table through netstat2, of the network namespace of the reading thread.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Portable {
     pub fn read(&mut self, wanted: Wanted<'_>) -> Result<SocketTable, Error> {
         let mut table = SocketTable::default();
         let mut connections = Vec::new();
-        let connected = connected_udp()?;
+        let udp_files = udp_files()?;
         for socket in sockets().map_err(error)? {
             let socket = socket.map_err(error)?;
             match &socket.protocol_socket_info {
@@ -56,22 +57,20 @@ impl Portable {
                     table.listeners.push(tcp_listener(&socket, tcp));
                 }
                 ProtocolSocketInfo::Tcp(tcp) => {
-                    if let Wanted::Connections { .. } = wanted {
-                        connections.extend(connection(tcp));
+                    if let Wanted::Connections { watched, .. } = wanted {
+                        connections.extend(connection(tcp).filter(|found| touches(watched, found)));
                     }
                 }
                 ProtocolSocketInfo::Udp(udp) => {
                     let listener = udp_listener(&socket, udp);
-                    if !listener
-                        .inode
-                        .is_some_and(|inode| connected.contains(&inode))
-                    {
+                    if !udp_files.iter().any(|file| file.is_connected(&listener)) {
                         table.listeners.push(listener);
                     }
                 }
             }
         }
         self.check(&table.listeners)?;
+        check_udp(udp_files, &table.listeners)?;
         if let Wanted::Connections { watched, listened } = wanted {
             let concern = Concern::of(watched, listened, &table.listeners);
             connections.retain(|connection: &Connection| {
@@ -155,6 +154,13 @@ fn connection(tcp: &TcpSocketInfo) -> Option<Connection> {
     })
 }
 
+/// Whether a watched port is at either end: all that can be said before the listeners are known.
+fn touches(watched: &PortSet, connection: &Connection) -> bool {
+    [connection.local, connection.remote]
+        .iter()
+        .any(|end| watched.contains(Port::tcp(end.port())))
+}
+
 /// Inode and user id.
 #[cfg(target_os = "linux")]
 fn identity(socket: &SocketInfo) -> (Option<u64>, Option<u32>) {
@@ -166,29 +172,90 @@ fn identity(_: &SocketInfo) -> (Option<u64>, Option<u32>) {
     (None, None)
 }
 
-/// Inodes of the UDP sockets that have a remote port: what netstat2 leaves out.
+/// Inodes of an address family's UDP sockets, from a source that netstat2 does not use.
+#[derive(Debug, Default)]
+struct UdpFile {
+    /// Those with a remote port.
+    connected: HashSet<u64>,
+    /// Those without.
+    bound: HashSet<u64>,
+}
+
+impl UdpFile {
+    fn is_connected(&self, listener: &Listener) -> bool {
+        listener
+            .inode
+            .is_some_and(|inode| self.connected.contains(&inode))
+    }
+
+    /// Whether there are such sockets and not one of them is among the listeners.
+    fn is_missing_from(&self, listeners: &[Listener]) -> bool {
+        let shown = |listener: &Listener| {
+            listener.port.protocol == Protocol::Udp
+                && listener
+                    .inode
+                    .is_some_and(|inode| self.bound.contains(&inode))
+        };
+        !self.bound.is_empty() && !listeners.iter().any(shown)
+    }
+
+    /// Forgets the sockets that a later look does not show as they were: they may have gone before netstat2 came to them.
+    fn keep_lasting(&mut self, later: &[Self]) {
+        self.bound
+            .retain(|inode| later.iter().any(|file| file.bound.contains(inode)));
+    }
+}
+
+/// Refuses a list of listeners that shows none of a family's UDP sockets. `files` were read before the list.
+fn check_udp(mut files: Vec<UdpFile>, listeners: &[Listener]) -> Result<(), Error> {
+    files.retain(|file| file.is_missing_from(listeners));
+    if files.is_empty() {
+        return Ok(());
+    }
+    let later = udp_files()?;
+    for file in &mut files {
+        file.keep_lasting(&later);
+        if file.is_missing_from(listeners) {
+            return Err(Error::Incomplete(format!(
+                "netstat2 shows none of {} UDP sockets that /proc/net does (is the kernel module udp_diag missing?)",
+                file.bound.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `/proc/net/udp` and `/proc/net/udp6`.
 #[cfg(target_os = "linux")]
-fn connected_udp() -> Result<HashSet<u64>, Error> {
-    let mut inodes = HashSet::new();
-    for table in [procfs::net::udp(), procfs::net::udp6()] {
-        match table {
-            Ok(entries) => inodes.extend(
-                entries
-                    .iter()
-                    .filter(|entry| entry.remote_address.port() != 0 && entry.inode != 0)
-                    .map(|entry| entry.inode),
-            ),
+fn udp_files() -> Result<Vec<UdpFile>, Error> {
+    let mut files = Vec::new();
+    for file in [procfs::net::udp(), procfs::net::udp6()] {
+        match file {
+            Ok(entries) => files.push(udp_file(&entries)),
             // A kernel without IPv6 has no such file.
             Err(procfs::ProcError::NotFound(_)) => {}
             Err(error) => return Err(Error::Incomplete(error.to_string())),
         }
     }
-    Ok(inodes)
+    Ok(files)
+}
+
+#[cfg(target_os = "linux")]
+fn udp_file(entries: &[procfs::net::UdpNetEntry]) -> UdpFile {
+    let mut file = UdpFile::default();
+    // Sockets of the kernel's own share inode 0.
+    for entry in entries.iter().filter(|entry| entry.inode != 0) {
+        match entry.remote_address.port() {
+            0 => file.bound.insert(entry.inode),
+            _ => file.connected.insert(entry.inode),
+        };
+    }
+    file
 }
 
 #[cfg(not(target_os = "linux"))]
-fn connected_udp() -> Result<HashSet<u64>, Error> {
-    Ok(HashSet::new())
+fn udp_files() -> Result<Vec<UdpFile>, Error> {
+    Ok(Vec::new())
 }
 
 fn error(error: NetstatError) -> Error {
@@ -231,6 +298,45 @@ mod tests {
         assert!(message.contains("[::]:10562"), "{message}");
         assert!(reader.check(&[second]).is_err());
         assert!(reader.check(&[]).is_err());
+    }
+
+    #[test]
+    fn a_family_of_udp_sockets_that_is_missing_is_noticed() {
+        let numbered = |inode, port| Listener {
+            inode: Some(inode),
+            ..shown("127.0.0.1", port)
+        };
+        let file = UdpFile {
+            connected: HashSet::from([1]),
+            bound: HashSet::from([2, 3]),
+        };
+        assert!(file.is_connected(&numbered(1, Port::udp(53))));
+        assert!(!file.is_connected(&numbered(2, Port::udp(53))));
+        let others = [numbered(9, Port::udp(1)), numbered(3, Port::tcp(2))];
+        assert!(file.is_missing_from(&others));
+        assert!(!file.is_missing_from(&[numbered(3, Port::udp(2))]));
+        assert!(!UdpFile::default().is_missing_from(&[]));
+    }
+
+    #[test]
+    fn a_udp_socket_that_went_meanwhile_is_not_missed() {
+        let file = |bound: &[u64], connected: &[u64]| UdpFile {
+            connected: connected.iter().copied().collect(),
+            bound: bound.iter().copied().collect(),
+        };
+        let mut before = file(&[1, 2], &[]);
+        before.keep_lasting(&[file(&[], &[1]), file(&[2, 3], &[])]);
+        assert_eq!(before.bound, HashSet::from([2]));
+        before.keep_lasting(&[file(&[3], &[2])]);
+        assert!(!before.is_missing_from(&[]));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_list_without_udp_is_refused_while_a_udp_socket_is_bound() {
+        let _bound = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let error = check_udp(udp_files().unwrap(), &[]).unwrap_err();
+        assert!(error.to_string().contains("udp_diag"), "{error}");
     }
 
     #[test]

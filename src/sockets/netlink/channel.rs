@@ -9,7 +9,7 @@ use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::inet_diag::{Request, SOCK_DIAG_BY_FAMILY};
+use super::inet_diag::Request;
 use super::message::{self, Broken, Dump, Progress};
 use crate::sockets::Error;
 
@@ -67,7 +67,7 @@ impl Channel {
         let body = request.body();
         let mut attempt = 1;
         loop {
-            match self.attempt(&body, &take) {
+            match self.attempt(request.kind(), &body, &take) {
                 Ok(gathered) => return Ok(gathered),
                 Err(failure) if failure.is_passing() && attempt < ATTEMPTS => attempt += 1,
                 Err(failure) => return Err(failure.into_error(request.step())),
@@ -77,6 +77,7 @@ impl Channel {
 
     fn attempt<G: Default>(
         &mut self,
+        kind: u16,
         body: &[u8],
         take: impl Fn(&mut G, &[u8]) -> Result<(), Broken>,
     ) -> Result<G, Failure> {
@@ -84,10 +85,10 @@ impl Channel {
             self.settle()?;
         }
         self.sequence = self.sequence.wrapping_add(1);
-        let request = message::dump_request(SOCK_DIAG_BY_FAMILY, self.sequence, body);
+        let request = message::dump_request(kind, self.sequence, body);
         net::send(&self.socket, &request, SendFlags::empty())?;
         self.unsettled = true;
-        let mut dump = Dump::new(SOCK_DIAG_BY_FAMILY, self.sequence);
+        let mut dump = Dump::new(kind, self.sequence);
         let mut gathered = G::default();
         loop {
             let length = self.receive(RecvFlags::empty())?;
@@ -207,12 +208,9 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
-    use crate::port::Protocol;
-    use crate::sockets::netlink::inet_diag::{Entry, Family, States};
+    use crate::sockets::netlink::inet_diag::{Entry, States};
 
-    const REQUEST: Request<'_> = Request {
-        family: Family::V4,
-        protocol: Protocol::Tcp,
+    const REQUEST: Request<'_> = Request::Tcp {
         states: States::LISTEN,
         filter: &[],
     };
@@ -230,7 +228,10 @@ mod tests {
     }
 
     fn port(bytes: &[u8]) -> Result<u16, Broken> {
-        Ok(Entry::parse(bytes)?.expect("an IPv4 socket").local.port())
+        Ok(Entry::parse(bytes)?
+            .expect("an internet socket")
+            .local
+            .port())
     }
 
     #[test]
@@ -292,9 +293,9 @@ mod tests {
     #[test]
     fn a_filter_the_kernel_does_not_understand_is_an_error() {
         let mut channel = Channel::open().unwrap();
-        let request = Request {
+        let request = Request::Tcp {
+            states: States::LISTEN,
             filter: &[255, 4, 4, 0],
-            ..REQUEST
         };
         let refused = channel.dump(&request, |_: &mut (), _| Ok(()));
         assert!(matches!(refused, Err(Error::Os { .. })), "{refused:?}");

@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_whole_port_space_and_single_ports_compile() {
-        for watched in [PortSet::full(), tcp([0]), tcp([65_535]), tcp([1])] {
+        for watched in [PortSet::full(), tcp([0, 65_535])] {
             for open in [PortSet::new(), PortSet::full(), tcp([1, 65_535])] {
                 let concern = Concern::new(&watched, open);
                 assert_exact(&concern, &compile(&concern).unwrap());

@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 
 use super::message::{self, Broken, array_at, u32_at};
-use crate::port::Protocol;
 
-/// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: the type of request and answer.
-pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `TCPDIAG_GETSOCK` of `linux/inet_diag.h`: the type of request and answer that goes back to Linux 2.6.
+const TCPDIAG_GETSOCK: u16 = 18;
+/// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`: the type of request and answer for one protocol and address family.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const IPPROTO_UDP: u8 = 17;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -38,55 +40,75 @@ impl States {
     pub(super) const CONNECTED: Self =
         Self(1 << ESTABLISHED | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11);
     /// All.
-    pub(super) const ALL: Self = Self(u32::MAX);
+    const ALL: Self = Self(u32::MAX);
 }
 
 /// A dump to ask for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Request<'a> {
-    pub(super) family: Family,
-    pub(super) protocol: Protocol,
-    pub(super) states: States,
-    /// Bytecode that the kernel runs on every socket; empty for none.
-    pub(super) filter: &'a [u8],
+pub(super) enum Request<'a> {
+    /// TCP sockets of both address families.
+    ///
+    /// Asked for in the old way, because it takes no family: the kernel walks its hash table of all connections
+    /// once. In the newer way it walks the table for each family, and the walk is what such a dump costs.
+    Tcp {
+        /// In these states.
+        states: States,
+        /// Bytecode that the kernel runs on every connection; empty for none.
+        filter: &'a [u8],
+    },
+    /// UDP sockets of a family.
+    Udp {
+        family: Family,
+        /// Bytecode that the kernel runs on every socket; empty for none.
+        filter: &'a [u8],
+    },
 }
 
 impl Request<'_> {
-    /// `struct inet_diag_req_v2`, and the filter behind it.
+    /// The type of the request, and of the entries in its answer.
+    pub(super) const fn kind(&self) -> u16 {
+        match self {
+            Self::Tcp { .. } => TCPDIAG_GETSOCK,
+            Self::Udp { .. } => SOCK_DIAG_BY_FAMILY,
+        }
+    }
+
+    /// `struct inet_diag_req` or `inet_diag_req_v2`, and the filter behind it. Ports, addresses, interface and cookie in
+    /// there would name one socket; all zero asks for every one.
     pub(super) fn body(&self) -> Vec<u8> {
-        let family = match self.family {
-            Family::V4 => AF_INET,
-            Family::V6 => AF_INET6,
+        let (mut body, filter) = match *self {
+            Self::Tcp { states, filter } => {
+                let mut body = vec![0; 52];
+                body.extend(states.0.to_ne_bytes());
+                body.extend([0; 4]);
+                (body, filter)
+            }
+            Self::Udp { family, filter } => {
+                let family = match family {
+                    Family::V4 => AF_INET,
+                    Family::V6 => AF_INET6,
+                };
+                let mut body = vec![family, IPPROTO_UDP, 0, 0];
+                body.extend(States::ALL.0.to_ne_bytes());
+                body.extend([0; 48]);
+                (body, filter)
+            }
         };
-        let protocol = match self.protocol {
-            Protocol::Tcp => 6,
-            Protocol::Udp => 17,
-        };
-        let mut body = Vec::with_capacity(REQUEST + 4 + self.filter.len());
-        // No extensions, one byte of padding.
-        body.extend([family, protocol, 0, 0]);
-        body.extend(self.states.0.to_ne_bytes());
-        // Ports, addresses, interface and cookie would name one socket; all zero asks for every one.
-        body.resize(REQUEST, 0);
-        if !self.filter.is_empty() {
-            message::push_attribute(&mut body, INET_DIAG_REQ_BYTECODE, self.filter);
+        if !filter.is_empty() {
+            message::push_attribute(&mut body, INET_DIAG_REQ_BYTECODE, filter);
         }
         body
     }
 
     /// What is being done, for messages.
-    pub(super) fn step(&self) -> &'static str {
-        match (self.protocol, self.family) {
-            (Protocol::Tcp, Family::V4) => "list TCP sockets over IPv4 (kernel module tcp_diag)",
-            (Protocol::Tcp, Family::V6) => "list TCP sockets over IPv6 (kernel module tcp_diag)",
-            (Protocol::Udp, Family::V4) => "list UDP sockets over IPv4 (kernel module udp_diag)",
-            (Protocol::Udp, Family::V6) => "list UDP sockets over IPv6 (kernel module udp_diag)",
+    pub(super) const fn step(&self) -> &'static str {
+        match self {
+            Self::Tcp { .. } => "list TCP sockets (kernel modules inet_diag and tcp_diag)",
+            Self::Udp { .. } => "list UDP sockets (kernel modules inet_diag and udp_diag)",
         }
     }
 }
 
-/// Length of `struct inet_diag_req_v2`.
-const REQUEST: usize = 56;
 /// Length of `struct inet_diag_msg`.
 const ENTRY: usize = 72;
 
@@ -205,22 +227,39 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_the_kernel_s_layout() {
-        let request = Request {
+    fn a_udp_request_has_the_kernel_s_layout() {
+        let request = Request::Udp {
             family: Family::V6,
-            protocol: Protocol::Udp,
+            filter: &[1, 2, 3, 4],
+        };
+        let body = request.body();
+        assert_eq!(body[..4], [10, 17, 0, 0]);
+        assert_eq!(u32_at(&body, 4), Some(u32::MAX));
+        assert!(body[8..56].iter().all(|&byte| byte == 0));
+        assert_eq!(filters(&body[56..]), [(1, vec![1, 2, 3, 4])]);
+    }
+
+    #[test]
+    fn a_tcp_request_has_the_kernel_s_layout() {
+        let request = Request::Tcp {
             states: States::LISTEN,
             filter: &[1, 2, 3, 4],
         };
         let body = request.body();
-        assert_eq!(body.len(), 56 + 4 + 4);
-        assert_eq!(body[..4], [10, 17, 0, 0]);
-        assert_eq!(u32_at(&body, 4), Some(0x400));
-        assert!(body[8..56].iter().all(|&byte| byte == 0));
-        let attributes: Vec<_> = message::attributes(&body[56..])
-            .map(Result::unwrap)
-            .collect();
-        assert_eq!(attributes, [(1, &[1, 2, 3, 4][..])]);
+        assert!(body[..52].iter().all(|&byte| byte == 0));
+        assert_eq!(u32_at(&body, 52), Some(0x400));
+        assert_eq!(u32_at(&body, 56), Some(0));
+        assert_eq!(filters(&body[60..]), [(1, vec![1, 2, 3, 4])]);
+    }
+
+    fn filters(attributes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+        message::attributes(attributes)
+            .map(|attribute| {
+                attribute
+                    .map(|(kind, value)| (kind, value.to_vec()))
+                    .unwrap()
+            })
+            .collect()
     }
 
     proptest! {

@@ -1,0 +1,207 @@
+//! What the command line asks for, done.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::args::{Args, Command, PortQuery};
+use crate::build_info;
+use crate::config::{self, Config, DEFAULT_TEXT};
+use crate::counts::Tier;
+use crate::exporter::Exporter;
+use crate::log::{self, Chain};
+use crate::lookup;
+use crate::owners::Owners;
+use crate::port::Port;
+use crate::sockets::{self, Reader, Wanted};
+use crate::{signal, start, web};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is refused; the text has every problem, one a line.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The log could not be set up.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] web::Error),
+    /// Nothing can be read or counted.
+    #[error(transparent)]
+    Start(#[from] start::Error),
+    /// No threads, no signals or no standard output.
+    #[error("{step}")]
+    Os {
+        /// What was being done.
+        step: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Does what the command line asks for, and gives the exit status.
+///
+/// # Errors
+/// When it cannot be done.
+pub fn execute(args: &Args) -> Result<ExitCode, Error> {
+    match &args.command {
+        Command::Serve => serve(args).map(|()| ExitCode::SUCCESS),
+        Command::CheckConfig => check_config(args),
+        Command::PrintDefaultConfig => print(DEFAULT_TEXT),
+        Command::PrintVersion => print(&build_info::version_text()),
+        Command::Lookup(queries) => look_up(args, queries),
+    }
+}
+
+fn check_config(args: &Args) -> Result<ExitCode, Error> {
+    let config = load(args.config_file.as_deref())?;
+    print(&format!(
+        "{}: valid, {} entries watch {} ports\n",
+        config.source,
+        config.watch.entries().len(),
+        config.watch.ports().len()
+    ))
+}
+
+fn load(file: Option<&Path>) -> Result<Config, config::Error> {
+    file.map_or_else(|| Ok(Config::embedded()), Config::load)
+}
+
+fn print(text: &str) -> Result<ExitCode, Error> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(source) => Err(Error::Os {
+            step: "cannot write to standard output",
+            source,
+        }),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn look_up(args: &Args, queries: &[PortQuery]) -> Result<ExitCode, Error> {
+    let config = load(args.config_file.as_deref())?;
+    let mut seen = BTreeSet::new();
+    let ports: Vec<Port> = queries
+        .iter()
+        .flat_map(|query| query.ports())
+        .filter(|port| seen.insert(*port))
+        .collect();
+    let now = match listeners(args) {
+        Ok(now) => Some(now),
+        Err(error) => {
+            eprintln!(
+                "darkport_exporter: what listens now is unknown: {}",
+                Chain(&error)
+            );
+            None
+        }
+    };
+    print(&lookup::answer(&ports, &config.registry, now.as_ref()))
+}
+
+fn listeners(args: &Args) -> Result<lookup::Now, sockets::Error> {
+    let (mut reader, _) = Reader::open(args.collector.sockets, Vec::new())?;
+    let listeners = reader.read(Wanted::Listeners)?.listeners;
+    let owners = Owners::new(&args.procfs).resolve(&listeners).owners;
+    Ok(listeners.into_iter().zip(owners).collect())
+}
+
+/// Serves until a signal asks for the end. What needs privilege is done before there is a second thread.
+fn serve(args: &Args) -> Result<(), Error> {
+    let _log = log::init(args.log.level, args.log.format)?;
+    tracing::info!(
+        version = build_info::VERSION,
+        revision = build_info::REVISION,
+        branch = build_info::BRANCH,
+        "starting darkport_exporter"
+    );
+    let config = load(args.config_file.as_deref())?;
+    tracing::info!(
+        file = %config.source,
+        entries = config.watch.entries().len(),
+        ports = config.watch.ports().len(),
+        "configuration loaded"
+    );
+    let listeners = web::bind(&args.web.listen)?;
+    let own = listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect();
+    let sampler = start::sampler(&args.collector, &args.procfs, &config, own)?;
+    let exporter = Arc::new(Exporter::new(args.config_file.clone(), config, sampler));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Os {
+            step: "cannot start threads",
+            source,
+        })?;
+    let result = runtime.block_on(run(args, exporter, listeners));
+    // A scrape that hangs must not keep the process from its end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn run(
+    args: &Args,
+    exporter: Arc<Exporter>,
+    listeners: Vec<std::net::TcpListener>,
+) -> Result<(), Error> {
+    let os = |step| move |source| Error::Os { step, source };
+    let end = signal::shutdown().map_err(os("cannot listen for signals"))?;
+    let reloads = signal::reloads().map_err(os("cannot listen for signals"))?;
+    tokio::spawn(sample(Arc::clone(&exporter), args.collector.poll_interval));
+    tokio::spawn(reload(Arc::clone(&exporter), reloads));
+    let options = web::Options {
+        telemetry_path: args.web.telemetry_path.clone(),
+        max_requests: args.web.max_requests.map_or(0, NonZeroUsize::get),
+        ..web::Options::default()
+    };
+    let end = async {
+        let signal = end.await;
+        tracing::info!(signal, "ending");
+    };
+    web::serve(listeners, exporter, options, end)
+        .await
+        .map_err(os("cannot serve"))
+}
+
+/// Takes the first sample, which makes ready; in the polled tier, one more at each interval, by which it counts.
+async fn sample(exporter: Arc<Exporter>, interval: Duration) {
+    let mut ticker = tokio::time::interval(interval);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticker.tick().await;
+        let ticking = Arc::clone(&exporter);
+        // A sample that panics is told in the log; the next one is another.
+        let _ = tokio::task::spawn_blocking(move || ticking.tick()).await;
+        if exporter.tier() != Tier::Polled && exporter.is_ready() {
+            return;
+        }
+    }
+}
+
+/// Loads the configuration anew whenever SIGHUP asks for it.
+async fn reload(exporter: Arc<Exporter>, mut requests: signal::Reloads) {
+    loop {
+        requests.next().await;
+        let reloading = Arc::clone(&exporter);
+        match tokio::task::spawn_blocking(move || reloading.reload()).await {
+            Ok(Ok(())) => tracing::info!("configuration loaded anew"),
+            Ok(Err(error)) => tracing::error!(
+                error = %Chain(&error),
+                "configuration refused; everything stays as it was"
+            ),
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The other network namespaces of the host: containers, `ip netns`, and what else has listeners of its own.
+//!
+//! A namespace is read by entering it, and only one thread ever does that: it is kept for the purpose, opens a socket there,
+//! reads, and comes back. The thread that asks stays where it is. Nothing is kept between two readings, no file and no socket,
+//! because either would keep a namespace alive that everybody else has left. Knows sockets and procfs; not owners, metrics or
+//! configuration.
+//!
+//! What is not seen: a namespace in which no process is and that has no name, held only by an open file, by a mount elsewhere
+//! or by the sockets themselves; and one in which only a further thread of a process is.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use crate::sockets::{self, SocketTable};
+
+mod discover;
+mod visit;
+
+use visit::Visitor;
+
+/// Where iproute2, and with it Kubernetes' network plug-ins, name namespaces.
+pub const NAMES: &str = "/run/netns";
+
+/// The other network namespaces of the host. Dropping it ends its thread.
+#[derive(Debug)]
+pub struct Namespaces {
+    procfs: PathBuf,
+    names: PathBuf,
+    orders: Option<mpsc::Sender<Order>>,
+}
+
+/// A network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace {
+    /// Its inode in nsfs, as `readlink /proc/PID/ns/net` and `lsns` show it.
+    pub inode: u64,
+    /// Its name; of several, the first by alphabet.
+    pub name: Option<String>,
+}
+
+/// What the other namespaces showed at one moment. The exporter's own is nowhere in it.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// How many there are, of which was known.
+    pub seen: usize,
+    /// How many could be read.
+    pub read: usize,
+    /// The listeners of each that could be read, by inode.
+    pub tables: Vec<(Namespace, SocketTable)>,
+    /// Processes whose namespace could not be told, for lack of CAP_SYS_PTRACE: they may be in one that is not among those seen.
+    pub unreadable: usize,
+    /// Why the first that could not be read could not.
+    pub failure: Option<(Namespace, Failure)>,
+}
+
+/// Why one namespace could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It could not be opened.
+    #[error("open it: {0}; CAP_SYS_PTRACE opens the namespaces of other users' processes")]
+    Open(#[source] io::Error),
+    /// It could not be entered.
+    #[error("enter it: {0}; CAP_SYS_ADMIN permits it")]
+    Enter(#[source] io::Error),
+    /// It was entered, but its sockets could not be read.
+    #[error(transparent)]
+    Sockets(#[from] sockets::Error),
+}
+
+/// Why no namespace could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The thread that enters namespaces could not be started.
+    #[error("start a thread to enter network namespaces: {0}")]
+    Thread(#[source] io::Error),
+    /// The own namespace could not be opened, and so nothing is entered that could not be left again.
+    #[error("open the own network namespace at {path}: {source}")]
+    Own {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The processes could not be listed.
+    #[error("list the processes in {path}: {source}; --path.procfs must name a procfs")]
+    Processes {
+        /// The procfs.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The thread could not come back to its own namespace, and has ended; the next reading starts another.
+    #[error("come back from network namespace {from}")]
+    Stranded {
+        /// Where it was.
+        from: Namespace,
+    },
+    /// The thread has ended without an answer.
+    #[error("the thread that enters network namespaces has ended")]
+    Ended,
+}
+
+/// An order to read, with where the answer goes.
+type Order = mpsc::SyncSender<Result<Reading, Error>>;
+
+impl Namespaces {
+    /// Starts the thread. Processes are taken from the procfs at this path, names from a directory such as [`NAMES`]; one
+    /// that is not there names nothing.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(procfs: &Path, names: &Path) -> Result<Self, Error> {
+        let mut namespaces = Self {
+            procfs: procfs.to_owned(),
+            names: names.to_owned(),
+            orders: None,
+        };
+        namespaces.orders = Some(namespaces.start_thread()?);
+        Ok(namespaces)
+    }
+
+    /// Reads the listeners of every other namespace. One that ends meanwhile is left out; one that cannot be read is seen
+    /// but not read.
+    ///
+    /// # Errors
+    /// When none can be looked for.
+    pub fn read(&mut self) -> Result<Reading, Error> {
+        let orders = match self.orders.take() {
+            Some(orders) => orders,
+            None => self.start_thread()?,
+        };
+        let (order, answer) = mpsc::sync_channel(1);
+        orders.send(order).map_err(|_| Error::Ended)?;
+        let answer = answer.recv().map_err(|_| Error::Ended)?;
+        if !matches!(answer, Err(Error::Stranded { .. })) {
+            self.orders = Some(orders);
+        }
+        answer
+    }
+
+    fn start_thread(&self) -> Result<mpsc::Sender<Order>, Error> {
+        let (orders, received) = mpsc::channel::<Order>();
+        let (procfs, names) = (self.procfs.clone(), self.names.clone());
+        thread::Builder::new()
+            .name("namespaces".to_owned())
+            .spawn(move || serve(&Visitor::new(procfs, names), &received))
+            .map_err(Error::Thread)?;
+        Ok(orders)
+    }
+}
+
+/// Carries out orders until nobody gives any, or until the thread is where it must not work on.
+fn serve(visitor: &Visitor, orders: &mpsc::Receiver<Order>) {
+    for order in orders {
+        let answer = visitor.read();
+        let stranded = matches!(answer, Err(Error::Stranded { .. }));
+        // Whoever gave the order may have gone; the next one counts.
+        let _ = order.send(answer);
+        if stranded {
+            return;
+        }
+    }
+}
+
+impl fmt::Display for Namespace {
+    /// As in the `netns` label: the name, or the inode where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => f.pad(name),
+            None => write!(f, "{}", self.inode),
+        }
+    }
+}
