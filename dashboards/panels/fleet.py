@@ -55,7 +55,8 @@ def build():
             ),
             table(
                 "Hosts that need a look",
-                "The hundred hosts with most unexpected listeners, then most knocks. A host leads to its overview.",
+                "The hundred hosts with most unexpected listeners, then most knocks. A host leads to its overview. Knocks are "
+                "counted in the kernel tier only.",
                 targets(
                     (f"topk(100, {UNEXPECTED} > 0)",),
                     (f"topk(100, sum by (job, instance) ({KNOCKS}))",),

@@ -169,7 +169,6 @@ def heatmap(title, description, queries, *, w=12, h=14, unit, no_value, axis, ma
         "yAxis": {"axisPlacement": "left", "reverse": False, "unit": "none", "decimals": 0, "axisLabel": axis},
         "legend": {"show": True},
         "tooltip": {"mode": "single", "yHistogram": False, "showColorScale": True},
-        "exemplars": {"color": "rgba(255,0,255,0.7)"},
     }
     custom = {"hideFrom": {"legend": False, "tooltip": False, "viz": False}, "scaleDistribution": {"type": "linear"}}
     options["cellValues"] = {"unit": unit}

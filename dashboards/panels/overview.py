@@ -109,7 +109,7 @@ def most_knocked():
 
 def knocks_over_time():
     return timeseries(
-        "Knocks per second",
+        "Knocks per second, by range",
         "Attempts on dark ports of the whole port space, by range. A steady murmur is the weather of the internet; a step or a "
         "peak is somebody: the Dark space dashboard shows where it fell." + KERNEL_ONLY,
         [target(f"sum by (range) (rate({series('darkport_space_knocks_total')}[$__rate_interval]))", "{{range}}")],
@@ -175,7 +175,7 @@ def build():
             ),
             stat(
                 "Knocks per second",
-                "Attempts on dark ports now, over the whole port space. Compare with the panel of the same name." + KERNEL_ONLY,
+                "Attempts on dark ports now, over the whole port space. Compare with “Knocks per second, by range”." + KERNEL_ONLY,
                 [target(f"sum(rate({series('darkport_space_knocks_total')}[$__rate_interval]))", "knocks", instant=True)],
                 w=5, unit="cps", no_value="needs the kernel tier",
             ),
