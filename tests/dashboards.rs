@@ -4,8 +4,6 @@
 //! test's business.
 
 mod grafana;
-#[path = "dashboards/promql.rs"]
-mod promql;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -14,8 +12,8 @@ use darkport_exporter::metrics::FAMILIES;
 use serde_json::{Value, json};
 
 use grafana::expand::{Chosen, Variables};
+use grafana::promql::{Selector, selectors};
 use grafana::{Dashboard, Query, dashboards, labels_in, library, list, path, rules, string, text};
-use promql::{Selector, selectors};
 
 /// What Prometheus or the process adds, and is not in FAMILIES.
 const FOREIGN: [&str; 4] = [

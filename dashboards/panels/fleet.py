@@ -18,6 +18,7 @@ UNEXPECTED = recorded("instance:darkport_unexpected_listening:sum")
 LIT = recorded("instance:darkport_listening:sum")
 WATCHED = recorded("instance:darkport_listening:count")
 KNOCKS = recorded("instance_range:darkport_space_knocks:rate5m")
+LOST = recorded("instance:darkport_events_lost:rate5m")
 BLOCKS = recorded("instance:darkport_block_knocks:count5m")
 
 
@@ -120,9 +121,10 @@ def build():
             ),
             bargauge(
                 "Hosts that lose events",
-                "The twenty hosts that lose most events per second. Their counts are lower bounds.",
-                [target(f"topk(20, {recorded('instance:darkport_events_lost:rate5m')} > 0)", "{{instance}}", instant=True)],
-                h=6, unit="cps", no_value="No host loses events",
+                "The twenty hosts that lost most events per second, at their worst in the time shown. Their counts are lower "
+                "bounds since.",
+                [target(f"topk(20, max_over_time({LOST}[$__range]) > 0)", "{{instance}}", instant=True)],
+                h=6, unit="cps", no_value="No host lost events in this time",
                 thresholds=thresholds(ORANGE),
             ),
         ],

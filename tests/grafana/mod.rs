@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod expand;
+pub mod promql;
 pub mod rules;
 
 use std::path::{Path, PathBuf};
