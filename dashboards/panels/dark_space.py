@@ -4,11 +4,10 @@ From range and assignment down to blocks of 1,024 ports over time to the single 
 heatmap ever draws, whatever is watched and however many hosts there are.
 """
 
-from .grafana import (BAR, BLUE, KERNEL_ONLY, NEEDS_KERNEL, ORANGE, SKY, VERMILLION, annotation, bargauge, dashboard, heatmap,
+from .grafana import (BAR, BLUE, KERNEL_ONLY, NEEDS_KERNEL, ORANGE, SERVICE, SKY, VERMILLION, annotation, bargauge, dashboard, heatmap,
                       listener_opened, override, port_column, row, series, stat, table, target, targets, thresholds,
                       timeseries)
 
-KEYS = "job, instance, port, protocol"
 CLASS = "protocol, range, assignment"
 
 PORTS = series("darkport_space_ports")
@@ -19,7 +18,7 @@ KNOCKS = series("darkport_space_knocks_total")
 REGISTERED = 'range="registered", assignment="assigned"'
 
 # Above the ports from which this and most hosts open connections, so late answers to a closed client are not taken for a sweep.
-BELOW_EPHEMERAL = 'block=~"[0-2].*|3[01].*"'
+SPREAD = series("darkport_block_knocks_total", 'block=~"[0-2].*|3[01].*"')
 
 
 def share_of_registered():
@@ -111,33 +110,29 @@ def new_ports_knocked():
 
 
 def blocks_knocked():
-    blocks = series("darkport_block_knocks_total", BELOW_EPHEMERAL)
-    spread = f"count by (instance) (increase({blocks}[$__rate_interval]) > 0)"
+    spread = f"max by (instance) (count by (instance, protocol) (increase({SPREAD}[$__rate_interval]) >= 3))"
     top = f"topk(10, sum by (instance) (increase({KNOCKS}[$__range] @ end())))"
     return timeseries(
         "Blocks knocked at the same time",
-        "In how many of the 64 blocks below port 32768 (32 of each protocol) a knock fell within an interval; the ten hosts most knocked. 12 or more is a "
-        "sweep (alert DarkportSweep), the first or the hundredth. Find the source in the firewall's log or by a packet capture: "
+        "In how many of the 32 blocks below port 32768, of one protocol, three knocks or more fell within an interval; the ten hosts "
+        "most knocked. 12 or more is a sweep (alert DarkportSweep), the first or the hundredth. Find the source in the firewall's log or by a packet capture: "
         "the exporter keeps no addresses." + KERNEL_ONLY,
         [target(f"{spread} and on (instance) {top}", "{{instance}}")],
-        unit="short", no_value="No knocks below port 32768 in this time, or no host in the kernel tier", decimals=0,
-        max_points=120, max=64,
+        unit="short", no_value="Knocks in no block thrice at a time, or no host in the kernel tier", decimals=0,
+        max_points=120, max=32,
     )
 
 
 def single_ports():
-    attempts = f"increase({series('darkport_inbound_attempts_total')}[$__range])"
-    facts = series("darkport_watched_port_info")
-    named = f"{attempts} * on ({KEYS}) group_left (watch, service_name, range) {facts}"
+    attempts = f"sum by (port, protocol) (increase({series('darkport_inbound_attempts_total')}[$__range]))"
     return table(
         "Watched ports by attempts",
         "The single ports on which most attempts fell in the time shown, lit or dark. A port leads to all about it: which hosts, "
         "and what became of the attempts." + KERNEL_ONLY,
-        [target(f"topk(50, sum by (port, protocol, service_name, watch, range) ({named}) > 0)", table=True)],
+        [target(f"topk(50, {attempts} > 0) * {SERVICE}", table=True)],
         w=12, h=10, unit="short", decimals=0,
         no_value="No attempts on watched ports in this time, or no host in the kernel tier",
-        columns={"port": "Port", "protocol": "Protocol", "service_name": "Service", "watch": "Watch entry", "range": "Range",
-                 "Value": "Attempts"},
+        columns={"port": "Port", "protocol": "Protocol", "service_name": "Service", "range": "Range", "Value": "Attempts"},
         sort="Attempts",
         overrides=[port_column(), override("Protocol", custom__width=80), override("Attempts", min=0, custom__cellOptions=BAR)],
     )
@@ -201,7 +196,7 @@ def build():
         annotations=[
             annotation(
                 "Sweep",
-                f"count by (instance) (increase({series('darkport_block_knocks_total', BELOW_EPHEMERAL)}[5m]) > 0) >= 12",
+                f"topk(50, max by (instance) (count by (instance, protocol) (increase({SPREAD}[5m]) >= 3)) >= 12)",
                 title="Sweep", text="{{instance}}", tags="instance", color=VERMILLION,
             ),
             listener_opened(),

@@ -71,7 +71,7 @@ def build():
                     host_column(),
                     override("Unexpected", custom__cellOptions=FILLED, thresholds=thresholds("transparent", (1, VERMILLION))),
                     override("Knocks/s", unit="cps", custom__cellOptions=BAR, min=0),
-                    override("Blocks knocked", custom__cellOptions=BAR, min=0, max=64, thresholds=thresholds(SKY, (12, ORANGE))),
+                    override("Blocks knocked", custom__cellOptions=BAR, min=0, max=32, thresholds=thresholds(SKY, (12, ORANGE))),
                 ],
             ),
             status_history(
@@ -93,7 +93,7 @@ def build():
             ),
             timeseries(
                 "Hosts being swept",
-                "Hosts that have knocks in 12 or more blocks of ports at the same time. Many at once: the network is being scanned, from "
+                "Hosts that have three knocks or more in each of 12 or more blocks of ports at the same time. Many at once: the network is being scanned, from "
                 "inside or out." + KERNEL_ONLY,
                 [target(f"count({BLOCKS} >= 12)", "hosts swept")],
                 unit="short", no_value="No host was swept in this time, or none is in the kernel tier", decimals=0,

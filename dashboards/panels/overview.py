@@ -4,7 +4,7 @@ Queries over a whole range touch only families that are sparse (listeners, openi
 series for every watched port are asked for one moment only, so that 500 hosts are no harder to look at than one.
 """
 
-from .grafana import (BAR, BLUE, FILLED, GREY, KERNEL_ONLY, NEEDS_KERNEL, ORANGE, RANGE_COLORS, SKY, VERMILLION, dashboard,
+from .grafana import (BAR, BLUE, FILLED, GREY, KERNEL_ONLY, NEEDS_KERNEL, ORANGE, RANGE_COLORS, SERVICE, SKY, VERMILLION, dashboard,
                       host_column, listener_opened, mapping, override, port_column, series, stat, state_timeline, table,
                       target, targets, thresholds, timeseries)
 
@@ -14,19 +14,18 @@ OWNER = "instance, port, protocol, process"
 UNEXPECTED = series("darkport_listener_info", 'expected="false"')
 EXPECTED = series("darkport_listener_info", 'expected="true"')
 OPENED_AT = series("darkport_listener_opened_timestamp_seconds")
-FACTS = series("darkport_watched_port_info")
 WATCHED = series("darkport_listening")
 
 
 def lit_that_should_be_dark():
     # One row a listener. Where nobody saw it open, it was there before the exporter: 0 stands for that and is shown as a text.
-    listeners = f"{UNEXPECTED} * on ({KEYS}) group_left (service_name) {FACTS}"
+    since = f"{UNEXPECTED} * on ({KEYS}) group_left () ({OPENED_AT} * 1000) or {UNEXPECTED} * 0"
     return table(
         "Lit that should be dark",
         "Every listener on a watched port that no expect rule allows, with its owner. Find out from the owner whether it may be "
         "there: if it may, allow it under `expect` of its watch entry; if not, stop the unit. A port leads to all about it, a "
         "host to that host alone.",
-        [target(f"topk(200, {listeners} * on ({KEYS}) group_left () ({OPENED_AT} * 1000) or {listeners} * 0)", table=True)],
+        [target(f"topk(200, {since}) * {SERVICE}", table=True)],
         h=8,
         no_value="Nothing listens that should not, on the hosts that report",
         columns={
@@ -77,11 +76,10 @@ def came_and_went():
         "Opened and closed again",
         "Watched ports that were lit in the time shown, however briefly, and are dark now. Look up the owner in the exporter's log "
         "(msg=\"listener opened\"); what opens again and again is usually a unit that fails and restarts.",
-        [target(f"topk(50, ({opened}) * on ({KEYS}) group_left (watch, service_name) {FACTS})", table=True)],
+        [target(f"topk(50, {opened}) * {SERVICE}", table=True)],
         w=12, h=9,
         no_value="No watched port was opened and closed again in this time",
-        columns={"instance": "Host", "port": "Port", "protocol": "Protocol", "service_name": "Service", "watch": "Watch entry",
-                 "Value": "Opened"},
+        columns={"instance": "Host", "port": "Port", "protocol": "Protocol", "service_name": "Service", "Value": "Opened"},
         sort="Opened",
         unit="dateTimeFromNow",
         overrides=[port_column(), host_column(), override("Protocol", custom__width=80)],
@@ -89,14 +87,13 @@ def came_and_went():
 
 
 def most_knocked():
-    refused = f"increase({series('darkport_inbound_refused_total')}[$__range])"
-    filtered = f"increase({series('darkport_inbound_filtered_total')}[$__range])"
-    named = f"({refused} + {filtered}) * on ({KEYS}) group_left (service_name) {FACTS}"
+    refused = f"sum by (port, protocol) (increase({series('darkport_inbound_refused_total')}[$__range]))"
+    filtered = f"sum by (port, protocol) (increase({series('darkport_inbound_filtered_total')}[$__range]))"
     return table(
         "Most knocked watched ports",
         "Attempts on dark watched ports in the time shown, refused or dropped by a firewall. A port that stands out is somebody "
         "looking for that service: open it to see which hosts." + KERNEL_ONLY,
-        [target(f"topk(15, sum by (port, protocol, service_name) ({named}) > 0)", table=True)],
+        [target(f"topk(15, {refused} + {filtered} > 0) * {SERVICE}", table=True)],
         w=12, h=9,
         unit="short",
         no_value="No knocks in this time, or no host in the kernel tier",
