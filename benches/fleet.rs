@@ -101,6 +101,15 @@ fn look(prometheus: &Prometheus, view: &View) -> Vec<String> {
             dashboard.name
         );
         let mut answers = ask_all(prometheus, &dashboard, view);
+        // The best of three: what else the machine does is not the query's.
+        for _ in 1..3 {
+            for (best, again) in answers
+                .iter_mut()
+                .zip(ask_all(prometheus, &dashboard, view))
+            {
+                best.took = best.took.min(again.took);
+            }
+        }
         answers.sort_by_key(|answer| std::cmp::Reverse(answer.took));
         for answer in answers {
             let place = &answer.query.place;

@@ -35,11 +35,11 @@ def share_of_registered():
 def classes():
     return table(
         "The port space, class by class",
-        "Every class of ports by IANA's registry: how many there are (all hosts together), how many are lit, how many distinct ones have been "
-        "knocked since the exporters started, and the knocks in the time shown. Knocks spread over all classes are a sweep; "
+        "Every class of ports by IANA's registry: how many it has, how many of them are lit on all hosts together, and for the mean "
+        "host the share that is dark and the share that has been knocked since the exporters started; then the knocks in the time shown. Knocks spread over all classes are a sweep; "
         "knocks in assigned ones alone are somebody who knows what to look for. The last two columns need the kernel tier.",
         targets(
-            (f"sum by ({CLASS}) ({PORTS})",),
+            (f"max by ({CLASS}) ({PORTS})",),
             (f"sum by ({CLASS}) ({LIT})",),
             (f"1 - sum by ({CLASS}) ({LIT}) / sum by ({CLASS}) ({PORTS})",),
             (f"sum by ({CLASS}) ({KNOCKED}) / sum by ({CLASS}) ({PORTS} and on (job, instance, {CLASS}) {KNOCKED})",),
@@ -49,7 +49,7 @@ def classes():
         w=14, h=11,
         no_value="No host reports",
         unit="locale",
-        columns={"protocol": "Protocol", "range": "Range", "assignment": "Assignment", "Value #A": "Ports", "Value #B": "Lit",
+        columns={"protocol": "Protocol", "range": "Range", "assignment": "Assignment", "Value #A": "Ports", "Value #B": "Lit, all hosts",
                  "Value #C": "Dark", "Value #D": "Knocked ports", "Value #E": "Knocks"},
         sort="Knocks",
         decimals=0,
@@ -93,7 +93,7 @@ def lit_heatmap(protocol):
         "How many ports are lit in each block, over time. A row that begins is a new service; one that ends has gone. Unwatched UDP "
         "ports in the ephemeral range count only where an explicit bind was seen (kernel tier).",
         [target(f"sum by (block) ({lit})", "{{block}}")],
-        unit="short", no_value="No host reports", axis="first port of the block", max_points=90, scheme="Cividis", h=12,
+        unit="short", no_value="No host reports", axis="first port of the block", max_points=90, scheme="Cividis", h=9,
     )
 
 
@@ -197,7 +197,7 @@ def build():
             annotation(
                 "Sweep",
                 f"topk(50, max by (instance) (count by (instance, protocol) (increase({SPREAD}[5m]) >= 3)) >= 12)",
-                title="Sweep", text="{{instance}}", tags="instance", color=VERMILLION,
+                title="Sweep", text="{{instance}}", tags="instance", color=VERMILLION, step="300s",
             ),
             listener_opened(),
         ],

@@ -1,6 +1,6 @@
 """Darkport / Exporter: can I believe it?"""
 
-from .grafana import (BLUE, FILLED, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, bargauge, colored, dashboard, host_column, mapping,
+from .grafana import (BLUE, COLORED, GREEN, ORANGE, PURPLE, SKY, VERMILLION, colored, dashboard, host_column, mapping,
                       override, row, series, stat, status_history, table, target, targets, thresholds, timeseries)
 
 TIER = series("darkport_counting_tier")
@@ -35,29 +35,36 @@ def tiers_over_time():
 
 
 def audit(what, title, explained):
-    host = series("darkport_audit_host_total", f'what="{what}"')
-    counted = series("darkport_audit_counted_total", f'what="{what}"')
+    def rate(family):
+        counter = series(family, f'what="{what}"')
+        return f"sum(rate({counter}[$__rate_interval]) and on ({HOST}) {in_tier('kernel')} == 1)"
+
     return timeseries(
         title,
-        f"{explained} as the host's own kernel counts them, beside what the exporters counted. The lines must lie on each other for hosts "
-        "in the kernel tier; in tier netlink, which counts watched ports only, `counted` is never above `host`. Where they part, "
-        "something was missed: alert DarkportAuditDifference.",
-        targets((f"sum(rate({host}[$__rate_interval]))", "host"), (f"sum(rate({counted}[$__rate_interval]))", "counted")),
-        unit="cps", no_value="No audit: the host's counters could not be read",
+        f"{explained} as the hosts' own kernels count them, beside what the exporters counted, on hosts in the kernel tier. The lines "
+        "must lie on each other. Where they part, something was missed: alert DarkportAuditDifference.",
+        targets((rate("darkport_audit_host_total"), "host"), (rate("darkport_audit_counted_total"), "counted")),
+        unit="cps", no_value="No data: needs the kernel tier",
         overrides=colored(host=SKY, counted=ORANGE),
     )
 
 
 def audit_by_host():
     def growth(family):
-        return f"sum by (job, instance, what) (increase({series(family)}[$__range]))"
+        return f"increase({series(family)}[$__range])"
 
+    host, counted = growth("darkport_audit_host_total"), growth("darkport_audit_counted_total")
+    unexplained = (
+        f"(abs({host} - {counted}) and on ({HOST}) {in_tier('kernel')} == 1)"
+        f" or (clamp_min({counted} - {host}, 0) and on ({HOST}) {in_tier('netlink')} == 1)"
+    )
     return table(
-        "Audit by host",
-        "Growth of the host's own counters and of ours in the time shown, by host: largest difference first, at most 100 rows. In tier kernel a "
-        "difference of more than some events around a scrape is a defect; report it with the exporter's log.",
+        "Audit by host: unexplained difference",
+        "By how much the host's own counters and ours grew apart in the time shown, largest first, at most 100 rows. In the kernel tier "
+        "both must be equal; in tier netlink, which counts watched ports, only more than the host's own is wrong. More than some events "
+        "around a scrape is a defect: report it with the exporter's log.",
         targets(
-            (f"topk(100, abs({growth('darkport_audit_host_total')} - {growth('darkport_audit_counted_total')}))",),
+            (f"topk(100, sum by (job, instance, what) ({unexplained}))",),
             (f"max by (job, instance, tier) ({TIER} == 1)",),
             table=True,
         ),
@@ -172,7 +179,7 @@ def build():
                 overrides=[
                     host_column(),
                     override("Loaded", unit="dateTimeFromNow"),
-                    override("Last reload", custom__cellOptions=FILLED, mappings=mapping(_1=("accepted", GREEN), _0=("refused", VERMILLION))),
+                    override("Last reload", custom__cellOptions=COLORED, mappings=mapping(_1=("accepted", GREEN), _0=("refused", VERMILLION))),
                 ],
             ),
             row("What does it cost?"),

@@ -59,9 +59,9 @@ def build():
                 "The hundred hosts with most unexpected listeners, then most knocks. A host leads to its overview. Knocks are "
                 "counted in the kernel tier only.",
                 targets(
-                    (f"topk(100, {UNEXPECTED} > 0)",),
+                    (f"topk(100, sum by (job, instance) ({UNEXPECTED}) > 0)",),
                     (f"topk(100, sum by (job, instance) ({KNOCKS}))",),
-                    (f"topk(100, {BLOCKS})",),
+                    (f"topk(100, sum by (job, instance) ({BLOCKS}))",),
                     table=True,
                 ),
                 w=12, h=12, unit="short", no_value=NEEDS_RULES,
@@ -95,8 +95,8 @@ def build():
                 "Hosts being swept",
                 "Hosts that have three knocks or more in each of 12 or more blocks of ports at the same time. Many at once: the network is being scanned, from "
                 "inside or out." + KERNEL_ONLY,
-                [target(f"count({BLOCKS} >= 12)", "hosts swept")],
-                unit="short", no_value="No host was swept in this time, or none is in the kernel tier", decimals=0,
+                [target(f"count({BLOCKS} >= 12) or 0 * count({KNOCKS})", "hosts swept")],
+                unit="short", no_value=NEEDS_KERNEL, decimals=0,
                 overrides=colored(**{"hosts swept": VERMILLION}),
             ),
             timeseries(

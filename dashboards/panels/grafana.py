@@ -137,8 +137,8 @@ def timeseries(title, description, queries, *, w=12, h=8, unit, no_value, stacke
     custom = {
         "drawStyle": "line",
         "lineInterpolation": "stepAfter",
-        "lineWidth": 1 if stacked else 2,
-        "fillOpacity": 45 if stacked else 8,
+        "lineWidth": 0 if stacked else 2,
+        "fillOpacity": 80 if stacked else 8,
         "gradientMode": "none",
         "showPoints": "never",
         "spanNulls": False,
@@ -259,6 +259,7 @@ def table(title, description, queries, *, w=24, h=8, unit="none", no_value, colu
 
 
 BAR = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}
+COLORED = {"type": "color-text"}
 FILLED = {"type": "color-background", "mode": "basic"}
 
 

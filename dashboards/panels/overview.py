@@ -14,6 +14,7 @@ OWNER = "instance, port, protocol, process"
 UNEXPECTED = series("darkport_listener_info", 'expected="false"')
 EXPECTED = series("darkport_listener_info", 'expected="true"')
 OPENED_AT = series("darkport_listener_opened_timestamp_seconds")
+LISTENERS = series("darkport_listener_info")
 WATCHED = series("darkport_listening")
 
 
@@ -71,7 +72,7 @@ def changed_ports():
 
 
 def came_and_went():
-    opened = f"({OPENED_AT} * 1000 >= ${{__from}}) unless on ({KEYS}) ({WATCHED} == 1)"
+    opened = f"({OPENED_AT} * 1000 >= ${{__from}}) unless on ({KEYS}) {LISTENERS}"
     return table(
         "Opened and closed again",
         "Watched ports that were lit in the time shown, however briefly, and are dark now. Look up the owner in the exporter's log "
@@ -165,7 +166,7 @@ def build():
                 "Came and went",
                 "Watched ports that were opened in the time shown and are dark now, expected or not. The table “Opened and closed again” names them.",
                 [target(
-                    f"count(({OPENED_AT} * 1000 >= ${{__from}}) unless on ({KEYS}) ({WATCHED} == 1))",
+                    f"count(({OPENED_AT} * 1000 >= ${{__from}}) unless on ({KEYS}) {LISTENERS})",
                     "came and went", instant=True,
                 )],
                 w=4, filled=True, unit="short", no_value="none", thresholds=thresholds(BLUE, (1, ORANGE)),

@@ -21,7 +21,7 @@ def owners():
         "Every listener on the port, with its owner, on any host and address. `Expected` is empty for a port that is not watched. An "
         "unknown owner means the exporter may not read that process: its log says which capability is missing.",
         [target(one("darkport_listener_info"), table=True)],
-        h=6, no_value="Dark: nothing listens on this port on the hosts that report",
+        h=5, no_value="Dark: nothing listens on this port on the hosts that report",
         columns={"instance": "Host", "address": "Address", "process": "Process", "user": "User", "unit": "Unit",
                  "netns": "Namespace", "watch": "Watch entry", "expected": "Expected"},
         overrides=[
@@ -44,14 +44,14 @@ def state_by_host():
             f"{state} and on (instance) topk(40, sum by (instance) ({changed} or {unexpected} @ end() == 1))",
             "{{instance}}",
         )],
-        h=7, no_value="The port did not change on any host in this time",
+        h=6, no_value="The port did not change on any host in this time",
         mappings=mapping(_0=("dark", GREY), _1=("lit", SKY), _2=("lit, unexpected", VERMILLION)),
     )
 
 
 def by_host(title, description, expr, unit, no_value, **more):
     return bargauge(title, description, [target(f"topk(20, {expr} > 0)", "{{instance}}", instant=True)],
-                    w=8, h=9, unit=unit, no_value=no_value, **more)
+                    w=8, h=7, unit=unit, no_value=no_value, **more)
 
 
 def moment(title, description, family, no_value):
@@ -148,7 +148,7 @@ def build():
                 "Towards a fossil's port this is worth a question: what on this host still speaks that? Failures need the "
                 "kernel tier. TCP only.",
                 summed((("darkport_outbound_connections_total", "connected"), ("darkport_outbound_failures_total", "failed")), "rate"),
-                w=16, h=9, unit="cps", no_value="TCP only, on a watched port",
+                w=16, h=7, unit="cps", no_value="TCP only, on a watched port",
                 overrides=colored(connected=PURPLE, failed=ORANGE),
             ),
             by_host(

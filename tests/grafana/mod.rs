@@ -41,6 +41,8 @@ pub struct Query {
     pub instant: bool,
     pub legend: String,
     pub max_points: u64,
+    /// In seconds, what the query asks for at least; 0 if it asks for nothing.
+    pub min_step: f64,
 }
 
 pub fn dashboards() -> Vec<Dashboard> {
@@ -111,6 +113,7 @@ impl Dashboard {
                 instant: target["instant"] == true,
                 legend: string(&target["legendFormat"]).to_owned(),
                 max_points: panel["maxDataPoints"].as_u64().unwrap_or(600),
+                min_step: 0.0,
             })
             .collect()
     }
@@ -127,6 +130,10 @@ impl Dashboard {
                     string(&annotation["textFormat"])
                 ),
                 max_points: 600,
+                min_step: string(&annotation["step"])
+                    .strip_suffix('s')
+                    .and_then(|seconds| seconds.parse().ok())
+                    .expect("a step in seconds"),
             })
             .collect()
     }

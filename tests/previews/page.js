@@ -19,6 +19,12 @@ const queried = (panel) => panel.targets.flatMap((target) =>
 const legend = ({ legendFormat }, { labels }) => legendFormat === "__auto"
   ? Object.entries(labels).map(([label, value]) => `${label}=${value}`).join(" ")
   : legendFormat.replace(/{{\s*(\w+)\s*}}/g, (_, label) => labels[label] ?? "");
+// Where Prometheus has no value for a step there is a gap, as in Grafana.
+const gapped = (points) => {
+  const step = Math.min(...points.slice(1).map(([time], index) => time - points[index][0]));
+  return points.flatMap(([time, value], index) => index && time - points[index - 1][0] > step * 1.5
+    ? [[(points[index - 1][0] + step) * 1000, null], [time * 1000, value]] : [[time * 1000, value]]);
+};
 const last = ({ points }) => points.at(-1)?.[1];
 const withOverrides = (panel, name) => {
   const field = structuredClone(panel.fieldConfig.defaults);
@@ -125,6 +131,7 @@ const draw = {
         } else if (options.type === "color-background" && color && color !== "transparent" && text !== "") {
           cell.textContent = text; Object.assign(cell.style, { background: color, color: ink(color) });
         } else if (field.links?.length) make("a", cell, text);
+        else if (options.type === "color-text") { cell.textContent = text; cell.style.color = color; }
         else { cell.textContent = text; if (mapped(raw, field)) cell.style.color = field.mappings[0].type === "special" ? (THEME === "dark" ? "#ff8a3d" : color) : css("--faint"); }
       }
     }
@@ -182,8 +189,8 @@ const draw = {
       yAxis: { type: "value", min: 0, max: fields.max, axisLabel: { color: css("--faint"), formatter: (value) => formatted(value, fields) }, splitLine: { lineStyle: { color: css("--line") } } },
       series: found.map(({ name, points }, index) => {
         const color = withOverrides(panel, name).color?.fixedColor ?? PALETTE[index % PALETTE.length];
-        return { type: "line", name, step: "end", symbol: "none", color, lineStyle: { width: stacked ? 1 : 2 }, areaStyle: stacked ? { opacity: 0.45 } : { opacity: 0.06 },
-          stack: stacked ? "all" : undefined, data: points.map(([time, value]) => [time * 1000, value]) };
+        return { type: "line", name, step: "end", symbol: "none", color, lineStyle: { width: stacked ? 0 : 2 }, areaStyle: stacked ? { opacity: 0.8 } : { opacity: 0.06 },
+          stack: stacked ? "all" : undefined, data: gapped(points) };
       }),
     });
   },

@@ -64,7 +64,7 @@ impl View {
 
     /// Asks one query. An error of Prometheus is a failure of the test.
     pub fn ask(&self, prometheus: &Prometheus, query: &Query) -> Answer {
-        let step = self.step(query.max_points);
+        let step = self.step(query.max_points).max(query.min_step);
         let expanded = self.variables(step).expand(&query.expr);
         let start = Instant::now();
         let series = if query.instant {
@@ -149,9 +149,16 @@ const MAY_BE_EMPTY: [&str; 8] = [
 pub fn ask_all(prometheus: &Prometheus, dashboard: &Dashboard, view: &View) -> Vec<Answer> {
     let mut answers = Vec::new();
     for panel in dashboard.drawing() {
+        let merged = panel["type"] == "table" && dashboard.queries_of(panel).len() > 1;
         for query in dashboard.queries_of(panel) {
             let answer = view.ask(prometheus, &query);
             answer.check(&label_columns(panel));
+            // Rows are merged by the labels they share, and the name would be one that none shares.
+            let named = answer
+                .series
+                .iter()
+                .any(|series| series.labels.contains_key("__name__"));
+            assert!(!(merged && named), "{}: rows cannot be merged", query.place);
             answers.push(answer);
         }
     }

@@ -246,13 +246,13 @@ impl Plan {
                     "registered" => 1..48,
                     _ => 48..64,
                 };
-                let (share, ports) = match (label("range"), label("assignment")) {
-                    ("registered", "assigned") => (2, 5_100),
-                    ("registered", "unassigned") => (8, 43_000),
-                    ("well_known", "assigned") => (6, 620),
-                    ("well_known", "unassigned") => (3, 380),
-                    ("dynamic", "unassigned") => (10, 16_384),
-                    _ => (0, 20),
+                let share = match (label("range"), label("assignment")) {
+                    ("registered", "assigned") => 2,
+                    ("registered", "unassigned") => 8,
+                    ("well_known", "assigned") => 6,
+                    ("well_known", "unassigned") => 3,
+                    ("dynamic", "unassigned") => 10,
+                    _ => 0,
                 };
                 let knocks = |time| {
                     blocks
@@ -265,10 +265,9 @@ impl Plan {
                 let mut series = self.counter(host, sample, knocks);
                 if metric.ends_with("_ports") {
                     // The more are known, the fewer are new.
+                    let ports = sample.value;
                     for (_, value) in &mut series.points {
-                        *value = (f64::from(ports)
-                            * (1.0 - (-*value / f64::from(ports) * 1.6).exp()))
-                        .floor();
+                        *value = (ports * (1.0 - (-*value / ports * 1.6).exp())).floor();
                     }
                 }
                 Some(series)
@@ -358,8 +357,8 @@ impl Plan {
         let seed = block * 31 + host.number as u64 * 7 + u64::from(protocol == "udp") * 3;
         let chance = match block {
             0 => 500,
-            _ if protocol == "udp" && (32..60).contains(&block) => 60,
-            _ => 18 + seed % 11 * 4,
+            _ if protocol == "udp" && (32..60).contains(&block) => 20,
+            _ => 3 + seed % 11,
         };
         let murmur = if noise(time, seed) % 1_000 < chance {
             1 + noise(time, seed + 1) % if block == 0 { 6 } else { 2 }
@@ -602,7 +601,19 @@ impl Host {
                     like("darkport_connections", samples)
                 }
                 ["port", "protocol"] => like("darkport_listening", samples),
-                ["protocol", "range", "assignment"] => like("darkport_space_ports", samples),
+                ["protocol", "range", "assignment"] => {
+                    // The value is what the class can have at most.
+                    let classes: Vec<_> = samples
+                        .iter()
+                        .filter(|sample| sample.metric == "darkport_space_ports")
+                        .map(|sample| Sample {
+                            metric: family.name.to_owned(),
+                            ..sample.clone()
+                        })
+                        .collect();
+                    samples.extend(classes);
+                    continue;
+                }
                 ["range", "assignment"] => like("darkport_space_ports", samples)
                     .into_iter()
                     .filter(|labels| labels["protocol"] == "tcp")
