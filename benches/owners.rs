@@ -4,8 +4,10 @@
 //! cargo bench --bench owners
 //! ```
 //!
-//! Best as root, who may read every process. Starts 1,000 processes that sleep, and prints, after criterion's report, each
-//! way of naming a new listener as a part of what the `listeners` crate's `get_all` and `ss -lntup` cost in the same run.
+//! Best as root, who may read every process, and in a network namespace of its own (`unshare --net`), where nobody else's
+//! listeners come and go. Starts 1,000 processes that sleep and one that holds 100 listeners, and prints, after criterion's
+//! report, each way of naming a new listener as a part of what the `listeners` crate's `get_all` and `ss -lntup` cost in the
+//! same run.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -26,12 +28,14 @@ use darkport_exporter::sockets::netlink::Netlink;
 use rustix::io::{FdFlags, fcntl_setfd};
 
 const PROCESSES: usize = 1_000;
+/// Listeners that are there all the time.
+const STANDING: usize = 100;
 /// How often the cases of the comparison are timed, in turn.
 const ROUNDS: usize = 30;
 
 fn main() {
     let mut criterion = Criterion::default().sample_size(20).configure_from_args();
-    let crowd = Crowd::gather();
+    let (crowd, standing) = (Crowd::gather(), Crowd::holding_listeners());
     let mut host = Host::new();
     criterion.bench_function("nothing new: the socket table alone", |bencher| {
         bencher.iter(|| black_box(host.read_table()));
@@ -40,16 +44,17 @@ fn main() {
         bencher.iter(|| host.scrape());
     });
     compare(&mut host);
-    drop(crowd);
+    drop((crowd, standing));
     criterion.final_summary();
 }
 
 /// Times every case once a round, so that whatever else the machine does falls on all alike, and takes the medians.
 fn compare(host: &mut Host) {
-    let mut times: [Vec<Duration>; 5] = Default::default();
+    let mut times: [Vec<Duration>; 6] = Default::default();
     for _ in 0..ROUNDS {
         let steady = timed(|| host.scrape());
-        let by_old_process = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let first = timed(|| drop(Host::new()));
+        let by_old_process = listener();
         let old = timed(|| host.scrape());
         host.expect(&by_old_process, std::process::id());
         drop(by_old_process);
@@ -58,14 +63,18 @@ fn compare(host: &mut Host) {
         host.expect(&by_new_process, child.0[0].id());
         let listeners = timed(|| drop(black_box(listeners::get_all().unwrap())));
         let ss = timed(run_ss);
-        for (times, time) in times.iter_mut().zip([steady, old, new, listeners, ss]) {
+        for (times, time) in times
+            .iter_mut()
+            .zip([steady, first, old, new, listeners, ss])
+        {
             times.push(time);
         }
     }
-    let [steady, old, new, listeners, ss] = times.map(median);
+    let [steady, first, old, new, listeners, ss] = times.map(median);
     println!("\nmedians of {ROUNDS} rounds            time   of get_all   of ss -lntup");
     for (name, time) in [
         ("scrape, nothing new", steady),
+        ("first scrape, all new", first),
         ("scrape, new, by an old process", old),
         ("scrape, new, by a new process", new),
         ("listeners::get_all", listeners),
@@ -92,7 +101,6 @@ impl Host {
             netlink: Netlink::open().unwrap(),
             owners: Owners::new(Path::new("/proc")),
         };
-        host.scrape();
         host.scrape();
         host
     }
@@ -128,9 +136,13 @@ impl Host {
     }
 }
 
+fn listener() -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
+}
+
 /// A listener that a process just started holds too.
 fn handed_over() -> (TcpListener, Crowd) {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let socket = listener();
     fcntl_setfd(&socket, FdFlags::empty()).unwrap();
     let child = Crowd(vec![sleeping("exec sleep 600")]);
     fcntl_setfd(&socket, FdFlags::CLOEXEC).unwrap();
@@ -144,6 +156,17 @@ impl Crowd {
     fn gather() -> Self {
         let ten_files = "exec sleep 600 3</dev/null 4<&3 5<&3 6<&3 7<&3 8<&3 9<&3";
         Self((0..PROCESSES).map(|_| sleeping(ten_files)).collect())
+    }
+}
+
+impl Crowd {
+    /// One process that holds them all, and this one none.
+    fn holding_listeners() -> Self {
+        let sockets: Vec<TcpListener> = (0..STANDING).map(|_| listener()).collect();
+        for socket in &sockets {
+            fcntl_setfd(socket, FdFlags::empty()).unwrap();
+        }
+        Self(vec![sleeping("exec sleep 600")])
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use crate::port::{Block, NUMBERS, Port, PortSet, Protocol};
 use crate::registry::Class;
-use crate::sockets::{SocketTable, Wanted};
+use crate::snapshot::{Collector, Source};
+use crate::sockets::{Listener, SocketTable};
 
 pub mod kernel;
 #[cfg(target_os = "linux")]
@@ -48,9 +49,12 @@ impl fmt::Display for Tier {
 }
 
 /// The tier in use. The sampler calls [`before_read`](Self::before_read), reads the socket table as
-/// [`wanted`](Self::wanted), then [`after_read`](Self::after_read) or [`read_failed`](Self::read_failed).
+/// [`wanted`](Self::wanted), then calls [`after_read`](Self::after_read), with `None` where it could not be read.
 #[derive(Debug)]
 pub enum Counts {
+    /// What the kernel tells of the sockets it destroys.
+    #[cfg(target_os = "linux")]
+    Netlink(netlink::Netlink),
     /// The difference of two socket tables.
     Polled(polled::Polled),
 }
@@ -60,48 +64,124 @@ impl Counts {
     #[must_use]
     pub const fn tier(&self) -> Tier {
         match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(_) => Tier::Netlink,
             Self::Polled(_) => Tier::Polled,
         }
     }
 
-    /// Takes up a new watch set. Counters stay as they are.
-    pub fn watch(&mut self, watched: &PortSet) {
+    /// Takes up a new watch set. Counters stay as they are. `present` is a table with what concerns the new set, read just
+    /// before: what it shows on ports that were not watched is not counted.
+    pub fn watch(&mut self, watched: &PortSet, present: &SocketTable) {
         match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => {
+                if let Err(error) = netlink.watch(watched, present) {
+                    tracing::warn!(%error, "closes of unwatched ports may wake the exporter");
+                }
+            }
             Self::Polled(polled) => polled.watch(watched),
         }
     }
 
-    /// Which connections the socket table must have for this tier.
+    /// Says that the socket table is about to be read.
+    pub fn before_read(&mut self) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => netlink.before_read(),
+            Self::Polled(_) => {}
+        }
+    }
+
+    /// TCP ports that are or were listened on and may have connections.
     #[must_use]
-    pub const fn wanted<'a>(&'a self, watched: &'a PortSet) -> Wanted<'a> {
+    pub fn listened(&self) -> PortSet {
         match self {
-            Self::Polled(polled) => Wanted::Connections {
-                watched,
-                listened: polled.listened(),
-            },
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => netlink.ports_listened(),
+            Self::Polled(polled) => polled.listened().clone(),
         }
     }
 
-    /// Counts what the table shows.
-    pub fn after_read(&mut self, table: &SocketTable, now: SystemTime) {
+    /// Whether the socket table must have connections for this tier to count.
+    #[must_use]
+    pub const fn wants_connections(&self) -> bool {
         match self {
-            Self::Polled(polled) => polled.update(table, now),
+            #[cfg(target_os = "linux")]
+            Self::Netlink(_) => true,
+            Self::Polled(_) => true,
         }
     }
 
-    /// What was counted on a port. [`PortCounts::connections`] is as old as the last table that was read.
+    /// Counts what the table shows; `None` where it could not be read.
+    pub fn after_read(&mut self, table: Option<&SocketTable>, now: SystemTime) {
+        match (self, table) {
+            #[cfg(target_os = "linux")]
+            (Self::Netlink(netlink), Some(table)) => netlink.after_read(table, now),
+            #[cfg(target_os = "linux")]
+            (Self::Netlink(netlink), None) => netlink.after_failed_read(),
+            (Self::Polled(polled), Some(table)) => polled.update(table, now),
+            (Self::Polled(_), None) => {}
+        }
+    }
+
+    /// What was counted on a watched port. [`PortCounts::connections`] is as old as the last table that was read.
     #[must_use]
     pub fn counts(&self, port: Port) -> PortCounts {
         match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => netlink.counts(port),
             Self::Polled(polled) => polled.counts(port),
         }
     }
 
     /// Watched ports on which this host has listened, accepted or connected since start.
     #[must_use]
-    pub const fn used(&self) -> &PortSet {
+    pub fn used(&self) -> PortSet {
         match self {
-            Self::Polled(polled) => polled.used(),
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => netlink.ports_used(),
+            Self::Polled(polled) => polled.used().clone(),
+        }
+    }
+
+    /// Listeners on watched ports that were closed since this was last asked, also such as no table has shown; oldest first.
+    pub fn closed_listeners(&mut self) -> Vec<Listener> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => netlink.closed_listeners(),
+            Self::Polled(_) => Vec::new(),
+        }
+    }
+
+    /// The collector that feeds this tier beside the socket table, and whether it works.
+    #[must_use]
+    pub fn collector(&self) -> Option<(Collector, bool)> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => Some((Collector::Netlink, netlink.is_reading())),
+            Self::Polled(_) => None,
+        }
+    }
+
+    /// Events known to be lost since start, by source.
+    #[must_use]
+    pub fn lost(&self) -> Vec<(Source, u64)> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => vec![(Source::Netlink, netlink.lost())],
+            Self::Polled(_) => Vec::new(),
+        }
+    }
+
+    /// Inbound TCP handshakes counted since start, to be held against the host's `PassiveOpens`; in the netlink tier those
+    /// on watched ports.
+    #[must_use]
+    pub fn accepted(&self) -> Option<u64> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => Some(netlink.accepted()),
+            Self::Polled(_) => None,
         }
     }
 }

@@ -4,16 +4,13 @@
 //! What an attacker can repeat is limited: the log says how many events it left out. Counters are not concerned.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::Limiter;
 use crate::owners::Owner;
-use crate::port::Port;
 use crate::snapshot::Lit;
-use crate::sockets::Listener;
+use crate::sockets::{Listener, ListenerKey};
 
 /// Knows which listeners of watched ports were there last time, and tells the difference.
 #[derive(Debug)]
@@ -31,8 +28,7 @@ const EVENTS_A_MINUTE: u32 = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     netns: Arc<str>,
-    cookie: Option<NonZeroU64>,
-    place: (Port, IpAddr, Option<u64>),
+    socket: ListenerKey,
 }
 
 /// A listener as it was last seen.
@@ -54,6 +50,8 @@ enum Happening {
     Opened,
     /// Another process holds it, or it is another program, or a rule allows it now and did not before.
     Changed,
+    /// It opened and closed since the last look.
+    CameAndWent,
     /// It is there no more.
     Closed,
 }
@@ -66,6 +64,17 @@ impl Journal {
             known: HashMap::new(),
             begun: false,
             limiter: Limiter::new(EVENTS_A_MINUTE, Duration::from_secs(60)),
+        }
+    }
+
+    /// Tells of listeners on watched ports that have closed, where no table has shown them.
+    pub fn note_closed(&self, closed: &[Lit<'_>]) {
+        for lit in closed {
+            if let Some(expected) = lit.expected
+                && !self.known.contains_key(&Key::of(lit))
+            {
+                self.tell(Happening::CameAndWent, &Known::of(lit, expected));
+            }
         }
     }
 
@@ -152,6 +161,7 @@ impl Happening {
             Self::Found => "listener found",
             Self::Opened => "listener opened",
             Self::Changed => "listener changed owner",
+            Self::CameAndWent => "listener came and went",
             Self::Closed => "listener closed",
         }
     }
@@ -159,11 +169,9 @@ impl Happening {
 
 impl Key {
     fn of(lit: &Lit<'_>) -> Self {
-        let listener = &lit.listener;
         Self {
             netns: Arc::clone(&lit.netns),
-            cookie: listener.cookie,
-            place: (listener.port, listener.address, listener.inode),
+            socket: lit.listener.key(),
         }
     }
 }

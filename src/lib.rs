@@ -1,4 +1,62 @@
-//! Counts what happens on the ports that should be silent, and says who listens there.
+//! darkport_exporter counts what happens on the ports that should be silent, and says who listens there.
+//!
+//! This page is the map of the house. Read it before moving a wall; when a wall moves, it moves here too.
+//!
+//! # The way data takes
+//!
+//! ```text
+//!  argv ─ args ─┐                        ┌ sockets     netlink │ netstat2        who listens, what is connected
+//!  file ────────┴→ config ─→ WatchSet    ├ namespaces  a thread that enters them  who listens elsewhere
+//!                    │          │        ├ owners      /proc, control groups      whose socket it is
+//!                    │          │        ├ counts      the tiers                  what came, what was opened
+//!                    │          │        ├ audit       /proc/net/snmp             what the host itself counted
+//!                    │          └──────→ Sampler ── sample() ──→ Snapshot ─→ metrics::encode ─→ web /metrics
+//!                    │                      └─→ events (log)
+//!                    └→ registry (IANA) ────┘
+//! ```
+//!
+//! One direction, no going back: readers do not know metrics, metrics does not know how a number was read, HTTP knows
+//! neither. A scrape is one call of [`sampler::Sampler::sample`] and one of [`metrics::encode`]. Nothing runs in the
+//! background but a reader that drains events, and, in the polled tier, a ticker that calls the same `sample()`.
+//!
+//! # The rooms
+//!
+//! | room | what it does | what it must not know |
+//! |---|---|---|
+//! | [`args`] | the command line, and only that; names clap | what its values are for |
+//! | [`command`] | does what the command line asks for | how any of it is done |
+//! | [`start`] | chooses reader and tier, and says why not the better ones | metrics, HTTP |
+//! | [`config`] | a YAML file → [`config::Config`], valid by construction, every problem at once | sockets, metrics, HTTP |
+//! | [`port`] | ports, ranges, blocks, sets of ports | anything but the standard library |
+//! | [`registry`] | IANA: what is this port? | watch sets, sockets |
+//! | [`watch`] | whose port it is, who may listen there | files, metrics |
+//! | [`sockets`] | the socket table, by several readers behind one contract | configuration, owners, metrics |
+//! | [`namespaces`] | the socket tables of other network namespaces | owners, configuration, metrics |
+//! | [`owners`] | socket → process, user, unit | configuration, metrics |
+//! | [`counts`] | the tiers of counting, a closed set | configuration beyond the watch set, metrics |
+//! | [`audit`] | the host's own counters of the same | what we counted |
+//! | [`sampler`] | asks the readers, returns a snapshot; never fails | metrics, HTTP |
+//! | [`events`] | listeners that open and close, told in the log | metrics, HTTP |
+//! | [`snapshot`] | what was seen at one moment: plain data | where it comes from |
+//! | [`metrics`] | [`metrics::FAMILIES`], the one table of families, and the encoding; names prometheus | readers, HTTP |
+//! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
+//! | [`lookup`] | the answer to `lookup` | where it is printed |
+//! | [`web`] | routes and connections; names hyper | readers, metrics |
+//! | [`log`], [`signal`], [`build_info`] | the log, the signals, what the binary was built from | everything else |
+//!
+//! # What always holds
+//!
+//! 1. Observer only: it binds no watched port, runs no other program, drops, delays and changes no packet.
+//! 2. Absent, not zero: a zero means that somebody looked and found none. `None` is never turned into 0.
+//! 3. Nothing remote creates a series.
+//! 4. Counters never go backwards while the process lives; a reload keeps them.
+//! 5. A reader that fails costs its own series, never the scrape. A short socket table is an error, not silence: every
+//!    table is held against the exporter's own listening sockets.
+//! 6. Cost follows what is watched, not how busy the host is.
+//! 7. `unsafe` is forbidden but in the one module that has to map the kernel's memory.
+
+// A panic on anything from outside is a defect, so the ways to one are named.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
 
 pub mod args;
 pub mod audit;
@@ -12,7 +70,6 @@ pub mod exporter;
 pub mod log;
 pub mod lookup;
 pub mod metrics;
-#[cfg(target_os = "linux")]
 pub mod namespaces;
 pub mod owners;
 pub mod port;

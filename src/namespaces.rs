@@ -107,19 +107,26 @@ pub enum Error {
 type Order = mpsc::SyncSender<Result<Reading, Error>>;
 
 impl Namespaces {
-    /// Starts the thread. Processes are taken from the procfs at this path, names from a directory such as [`NAMES`]; one
-    /// that is not there names nothing.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub fn start(procfs: &Path, names: &Path) -> Result<Self, Error> {
-        let mut namespaces = Self {
+    /// Namespaces of which nothing is read yet. Processes are taken from the procfs at this path, names from a directory
+    /// such as [`NAMES`]; one that is not there names nothing. The thread starts with the first reading.
+    #[must_use]
+    pub fn new(procfs: &Path, names: &Path) -> Self {
+        Self {
             procfs: procfs.to_owned(),
             names: names.to_owned(),
             orders: None,
-        };
-        namespaces.orders = Some(namespaces.start_thread()?);
-        Ok(namespaces)
+        }
+    }
+
+    /// Starts the thread now, for who is about to give up the privilege that it needs.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(&mut self) -> Result<(), Error> {
+        if self.orders.is_none() {
+            self.orders = Some(self.start_thread()?);
+        }
+        Ok(())
     }
 
     /// Reads the listeners of every other namespace. One that ends meanwhile is left out; one that cannot be read is seen

@@ -12,7 +12,8 @@
 //!
 //! **Unknown is not kernel.** A socket is the kernel's own if it has no file at all, or if nothing on the host holds it:
 //! every process was there to be read and was read, twice, with the places that no table of files shows (`hidden`). If
-//! anything could not be read it is unknown.
+//! anything could not be read it is unknown. (The TCP socket under a listener of SMC, RFC 7609, is the kernel's in this sense:
+//! the process holds another one.)
 
 use std::collections::HashMap;
 use std::net::IpAddr;

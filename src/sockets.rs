@@ -31,6 +31,26 @@ pub struct Listener {
     pub cgroup: Option<NonZeroU64>,
 }
 
+/// Tells one listening socket from another: the cookie; where the reader knows none, port, address and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListenerKey {
+    /// The kernel's number.
+    Cookie(NonZeroU64),
+    /// Port, address and inode, which may come again after the socket has closed.
+    Place(Port, IpAddr, Option<u64>),
+}
+
+impl Listener {
+    /// What tells this socket from another.
+    #[must_use]
+    pub fn key(&self) -> ListenerKey {
+        self.cookie.map_or(
+            ListenerKey::Place(self.port, self.address, self.inode),
+            ListenerKey::Cookie,
+        )
+    }
+}
+
 /// A TCP connection: any synchronised state but TIME-WAIT, that is ESTABLISHED, FIN-WAIT, CLOSE-WAIT, LAST-ACK, CLOSING.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Connection {

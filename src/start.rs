@@ -6,11 +6,16 @@ use std::path::Path;
 use crate::args;
 use crate::audit::HostCounters;
 use crate::config::Config;
-use crate::counts::{Counts, Tier, polled::Polled};
+#[cfg(target_os = "linux")]
+use crate::counts::netlink::Netlink;
+use crate::counts::polled::Polled;
+use crate::counts::{Counts, Tier};
 use crate::log::Chain;
+use crate::namespaces::{self, Namespaces};
 use crate::owners::Owners;
+use crate::port::PortSet;
 use crate::sampler::Sampler;
-use crate::sockets::{self, Reader};
+use crate::sockets::{self, Choice, Reader, Wanted};
 
 /// Why nothing could be started.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +44,7 @@ pub fn sampler(
     config: &Config,
     own: Vec<SocketAddr>,
 ) -> Result<Sampler, Error> {
-    let reader = reader(collector, own.clone())?;
+    let mut reader = reader(collector, own.clone())?;
     let audit_start = match HostCounters::read() {
         Ok(counters) => Some(counters),
         Err(error) => {
@@ -47,11 +52,12 @@ pub fn sampler(
             None
         }
     };
-    let counts = counts(collector, config)?;
+    let counts = counts(collector, config, &mut reader)?;
     Ok(Sampler::new(
         reader,
         counts,
         Owners::new(procfs),
+        Namespaces::new(procfs, Path::new(namespaces::NAMES)),
         own,
         audit_start,
     ))
@@ -73,13 +79,17 @@ fn reader(collector: &args::Collector, own: Vec<SocketAddr>) -> Result<Reader, E
 }
 
 /// The best tier that works, or the one that was asked for. Each better one that does not work is told with its reason.
-fn counts(collector: &args::Collector, config: &Config) -> Result<Counts, Error> {
+fn counts(
+    collector: &args::Collector,
+    config: &Config,
+    reader: &mut Reader,
+) -> Result<Counts, Error> {
     let mut refused = String::new();
     for tier in Tier::ALL {
         if collector.tier.is_some_and(|asked| asked != tier) {
             continue;
         }
-        match begin(tier, config) {
+        match begin(tier, config, reader) {
             Ok(counts) => {
                 let refused = (!refused.is_empty()).then_some(refused);
                 tracing::info!(tier = tier.as_str(), refused, "counting");
@@ -96,10 +106,33 @@ fn counts(collector: &args::Collector, config: &Config) -> Result<Counts, Error>
 }
 
 /// Begins to count in one tier, or says what it lacks.
-fn begin(tier: Tier, config: &Config) -> Result<Counts, String> {
+fn begin(tier: Tier, config: &Config, reader: &mut Reader) -> Result<Counts, String> {
+    let watched = config.watch.ports();
     match tier {
         Tier::Kernel => Err("not built into this version".to_owned()),
-        Tier::Netlink => Err("not built into this version".to_owned()),
-        Tier::Polled => Ok(Counts::Polled(Polled::new(config.watch.ports()))),
+        Tier::Netlink => netlink(watched, reader),
+        Tier::Polled => Ok(Counts::Polled(Polled::new(watched))),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn netlink(watched: &PortSet, reader: &mut Reader) -> Result<Counts, String> {
+    if reader.choice() != Choice::Netlink {
+        return Err("it needs the socket table from netlink, which is not available".to_owned());
+    }
+    let wanted = Wanted::Connections {
+        watched,
+        listened: &PortSet::new(),
+    };
+    let present = reader
+        .read(wanted)
+        .map_err(|error| Chain(&error).to_string())?;
+    Netlink::start(watched, &present)
+        .map(Counts::Netlink)
+        .map_err(|error| Chain(&error).to_string())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn netlink(_watched: &PortSet, _reader: &mut Reader) -> Result<Counts, String> {
+    Err("only Linux tells of the sockets it destroys".to_owned())
 }

@@ -23,7 +23,7 @@ use darkport_exporter::port::Port;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 fn of_host() -> Namespaces {
-    Namespaces::start(Path::new("/proc"), Path::new(NAMES)).unwrap()
+    Namespaces::new(Path::new("/proc"), Path::new(NAMES))
 }
 
 fn ip(arguments: &str) {
@@ -167,8 +167,7 @@ fn own_namespace_is_not_among_the_others() {
 
 #[test]
 fn procfs_that_is_none_is_an_error_that_says_so() {
-    let mut namespaces =
-        Namespaces::start(Path::new("/nonexistent/proc"), Path::new(NAMES)).unwrap();
+    let mut namespaces = Namespaces::new(Path::new("/nonexistent/proc"), Path::new(NAMES));
     for _ in 0..2 {
         let error = namespaces.read().unwrap_err();
         assert!(matches!(error, Error::Processes { .. }));
@@ -188,7 +187,7 @@ fn directory_without_namespaces_names_none() {
             .unwrap()
             .success()
     );
-    let mut namespaces = Namespaces::start(Path::new("/proc"), names.path()).unwrap();
+    let mut namespaces = Namespaces::new(Path::new("/proc"), names.path());
     let reading = namespaces.read().unwrap();
     assert!(
         reading

@@ -75,6 +75,7 @@ impl Running {
     fn start(command: &mut Command, socket: &Socket) -> Self {
         fcntl_setfd(socket, FdFlags::empty()).unwrap();
         let child = command
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -102,8 +103,10 @@ impl Running {
 }
 
 impl Drop for Running {
+    /// Ends it and all it has started.
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let group = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = self.0.wait();
     }
 }
@@ -306,13 +309,6 @@ fn socket_of_an_exited_parent_is_the_childs() {
     parent.0.wait().unwrap();
     let after = owner_of(&mut owners, port);
     assert_eq!((after.process(), pids(&after).len()), ("sleep", 1));
-    end(pids(&after)[0]);
-}
-
-/// Ends a process that is no child of this one.
-fn end(pid: u32) {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
 #[test]
@@ -449,7 +445,7 @@ fn whatever_is_named_is_right_and_the_rest_is_empty() {
         let labels = [owner.process(), owner.user(), owner.unit()];
         match &**owner {
             Owner::Held(_) => {
-                assert!(!labels[0].is_empty() && labels[0] != "kernel" && !labels[1].is_empty())
+                assert!(!labels[0].is_empty() && labels[0] != "kernel" && !labels[1].is_empty());
             }
             Owner::Kernel => assert_eq!(labels, ["kernel", "", ""]),
             Owner::Unknown { .. } => assert_eq!(labels, ["", "", ""]),

@@ -27,6 +27,12 @@ fn open(port: Port, address: IpAddr) -> Open {
     .unwrap_or_else(|error| panic!("{port} on {address} cannot be opened: {error}"))
 }
 
+/// Clients of all tests speak from ports that no test listens on: a connection in TIME-WAIT keeps its client's port taken.
+fn keep_clients_away() {
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "49152 65535")
+        .expect("root in a network namespace of its own");
+}
+
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
@@ -40,6 +46,7 @@ fn selector(port: Port) -> String {
 #[test]
 #[ignore = "needs root, prometheus and a network namespace of its own"]
 fn a_port_of_the_default_lights_up_and_goes_dark_again() {
+    keep_clients_away();
     let exporter = Exporter::start(&[]);
     let prometheus = Prometheus::scraping(&[exporter.address]);
     let nppmp = Port::tcp(3476);
@@ -66,6 +73,7 @@ fn a_port_of_the_default_lights_up_and_goes_dark_again() {
 #[test]
 #[ignore = "needs root, prometheus and a network namespace of its own"]
 fn every_dense_port_of_the_default_is_told_of() {
+    keep_clients_away();
     let exporter = Exporter::start(&[]);
     let prometheus = Prometheus::scraping(&[exporter.address]);
     let dense: Vec<Port> = Config::embedded().watch.dense_ports().collect();
@@ -99,6 +107,7 @@ fn every_dense_port_of_the_default_is_told_of() {
 #[test]
 #[ignore = "needs root, prometheus, nmap and a network namespace of its own"]
 fn a_sweep_of_all_ports_creates_no_series() {
+    keep_clients_away();
     let exporter = Exporter::start_at("127.0.0.1:10561", &[]);
     let prometheus = Prometheus::scraping(&[exporter.address]);
     let count = "count({__name__=~\"darkport_.+\"})";
@@ -127,6 +136,7 @@ fn a_sweep_of_all_ports_creates_no_series() {
 #[test]
 #[ignore = "needs root and a network namespace of its own"]
 fn an_active_entry_shows_a_new_listener_on_any_registered_port() {
+    keep_clients_away();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("all.yml");
     std::fs::write(
@@ -166,6 +176,7 @@ fn an_active_entry_shows_a_new_listener_on_any_registered_port() {
 #[test]
 #[ignore = "needs root, ss and a network namespace of its own"]
 fn what_really_listens_is_listed_as_ss_lists_it() {
+    keep_clients_away();
     let exporter = Exporter::start_at(":10561", &[]);
     let prometheus = Prometheus::scraping(&[exporter.address]);
     let _open = [
@@ -216,6 +227,7 @@ fn what_really_listens_is_listed_as_ss_lists_it() {
 #[test]
 #[ignore = "needs root, promtool and a network namespace of its own"]
 fn promtool_has_nothing_to_say_about_a_live_scrape() {
+    keep_clients_away();
     use std::io::Write as _;
     use std::process::{Command, Stdio};
     let exporter = Exporter::start(&[]);

@@ -1,1 +1,365 @@
-//! The netlink tier.
+//! The netlink tier: exact counts of connections and listeners, for any user.
+//!
+//! The kernel tells whoever subscribes of every TCP and UDP socket it destroys (`NETLINK_SOCK_DIAG`, groups 1 to 4). What
+//! was counted is then what was destroyed since the start, and what is there now, less what was there at the start. This
+//! file holds the handle; [`subscription`] the sockets and [`filter`] what the kernel sorts out for them; [`message`]
+//! what a message says; [`ledger`] the arithmetic. None knows metrics or configuration.
+//!
+//! # What cannot be had this way
+//!
+//! - Attempts, refusals and failures: they leave no socket, or one that tells too little.
+//! - A TCP socket that is bound and closed without listen(2) looks like a listener that was closed: if no table showed it,
+//!   it counts as opened. A UDP socket that sends without connect(2) looks like one that listens, in the table as well.
+//! - An outbound connection that this host itself aborts (`SO_LINGER` 0, or connect(2) to `AF_UNSPEC`) before a table
+//!   has shown it: the kernel wipes its remote port.
+//! - A connection that was reset is in no table, and is told of when its process closes the descriptor, not before.
+//! - Sockets of the kernel itself, an NFS server's for example, are destroyed in silence: they are counted when a table
+//!   shows them.
+//! - A socket that connects, is disconnected and connects again counts once.
+//!
+//! Needs Linux 4.19 for all of it; 4.2 tells of the sockets but not of who began a connection, and the ports alone decide.
+//! Every closed TCP and UDP socket of the host pays for the message, watched or not.
+
+mod filter;
+mod ledger;
+mod message;
+mod subscription;
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::counts::PortCounts;
+use crate::port::{Port, PortSet};
+use crate::sockets::{Listener, SocketTable};
+
+use self::ledger::Ledger;
+use self::message::Destroyed;
+use self::subscription::{Group, Heard, LONGEST_MESSAGE, Subscription};
+
+/// How many messages are taken from a socket in one go: more than all but the largest buffers hold. They are taken before
+/// any is booked, because the kernel can tell faster than books are kept.
+const BATCH: usize = 8192;
+
+/// Why sockets destroyed cannot be heard of.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused a step.
+    #[error("{step}: {source}")]
+    Os {
+        /// What was being done.
+        step: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    fn os(step: &'static str) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self::Os {
+            step,
+            source: errno.into(),
+        }
+    }
+}
+
+/// How to subscribe.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Receive buffer of each netlink socket, in octets as for `SO_RCVBUF`; `None` for the largest to be had.
+    pub receive_buffer: Option<usize>,
+}
+
+/// Counts what happens on watched ports by what the kernel tells of destroyed sockets.
+///
+/// Tables of the sockets present are read by the caller, with a reader whose sockets have cookies: between
+/// [`before_read`](Self::before_read) and [`after_read`](Self::after_read), so that nothing is counted twice.
+#[derive(Debug)]
+pub struct Netlink {
+    shared: Arc<Shared>,
+    /// Ends the reader by being closed.
+    stop: Option<PipeWriter>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Netlink {
+    /// Subscribes in the calling thread's network namespace and starts the reader. `present` is a table read just before,
+    /// with the connections that concern `watched`: what it shows is not counted.
+    ///
+    /// # Errors
+    /// When the kernel refuses the subscription or its filter, or a thread cannot be had.
+    pub fn start(watched: &PortSet, present: &SocketTable) -> Result<Self, Error> {
+        Self::start_with(watched, present, Options::default())
+    }
+
+    /// The same, with options.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        watched: &PortSet,
+        present: &SocketTable,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let mut subscriptions = Vec::with_capacity(Group::ALL.len());
+        for group in Group::ALL {
+            subscriptions.extend(Subscription::open(group, watched, options.receive_buffer)?);
+        }
+        let ledger = Ledger::new(watched.clone(), present, SystemTime::now());
+        let shared = Arc::new(Shared {
+            books: Mutex::new(Books {
+                ledger,
+                subscriptions,
+                lost: 0,
+                inbox: Vec::new(),
+            }),
+        });
+        let (stopped, stop) = io::pipe().map_err(|source| Error::Os {
+            step: "open a pipe",
+            source,
+        })?;
+        let reader = thread::Builder::new()
+            .name("destroyed".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.read_until(&stopped)
+            })
+            .map_err(|source| Error::Os {
+                step: "start the netlink reader",
+                source,
+            })?;
+        Ok(Self {
+            shared,
+            stop: Some(stop),
+            reader: Some(reader),
+        })
+    }
+
+    /// Changes what is watched, losing nothing on ports that stay. `present` is a table read just before, with the
+    /// connections that concern `watched`: what it shows on ports not watched before is not counted.
+    ///
+    /// # Errors
+    /// When the kernel refuses the filter. Counting goes on by the new set all the same, but the kernel may wake the
+    /// reader for ports that are not watched.
+    pub fn watch(&mut self, watched: &PortSet, present: &SocketTable) -> Result<(), Error> {
+        let mut books = self.shared.books();
+        let mut outcome = Ok(());
+        for subscription in &books.subscriptions {
+            outcome = outcome.and(subscription.filter(watched));
+        }
+        books
+            .ledger
+            .watch(watched.clone(), present, SystemTime::now());
+        outcome
+    }
+
+    /// Says that a table is about to be read.
+    pub fn before_read(&mut self) {
+        self.shared.books().ledger.hold();
+    }
+
+    /// Books the table that was read since [`before_read`](Self::before_read). `now` is when.
+    pub fn after_read(&mut self, table: &SocketTable, now: SystemTime) {
+        let mut books = self.shared.books();
+        books.catch_up(now);
+        books.ledger.book_table(table, now);
+    }
+
+    /// Says that the table could not be read.
+    pub fn after_failed_read(&mut self) {
+        self.shared.books().ledger.release();
+    }
+
+    /// What was counted on a port since it was first watched. All `None` where it is not watched.
+    #[must_use]
+    pub fn counts(&self, port: Port) -> PortCounts {
+        self.shared.books().ledger.counts(port)
+    }
+
+    /// Whether the reader's thread is at work. Without it, what waits is read at each table only.
+    #[must_use]
+    pub fn is_reading(&self) -> bool {
+        self.reader
+            .as_ref()
+            .is_some_and(|reader| !reader.is_finished())
+    }
+
+    /// Connections accepted since start on every port that is or was watched.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.shared.books().ledger.accepted()
+    }
+
+    /// Messages on watched ports that never reached the books: what the kernel dropped because the buffer was full, by its
+    /// own count where it can be read, else one for each time it said so; and what could not be understood. Never goes down.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.shared.books().lost
+    }
+
+    /// The listeners on watched ports that were closed since this was last asked, oldest first. One that no table has
+    /// shown has neither inode nor user. If nobody asks, the newest 65,536 are kept.
+    pub fn closed_listeners(&mut self) -> Vec<Listener> {
+        self.shared.books().ledger.take_closed()
+    }
+
+    /// Watched ports on which this host listens or listened: those that may still have connections.
+    #[must_use]
+    pub fn ports_listened(&self) -> PortSet {
+        self.shared.books().ledger.ever_listened().clone()
+    }
+
+    /// Watched ports on which this host listened or accepted, or to which it connected.
+    #[must_use]
+    pub fn ports_used(&self) -> PortSet {
+        self.shared.books().ledger.used().clone()
+    }
+
+    /// Stops the reader until the returned value is dropped: what is told meanwhile waits in the kernel, as far as its
+    /// buffer reaches. For tests of what happens then.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn pause(&self) -> impl Drop + '_ {
+        Paused {
+            _books: self.shared.books(),
+        }
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(reader) = self.reader.take() {
+            // A reader that panicked has said so.
+            let _ = reader.join();
+        }
+    }
+}
+
+struct Paused<'a> {
+    _books: MutexGuard<'a, Books>,
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {}
+}
+
+#[derive(Debug)]
+struct Shared {
+    books: Mutex<Books>,
+}
+
+impl Shared {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // The books are right after every step: a panic elsewhere does not spoil them.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads until the other end of the pipe is closed. Sleeps while nothing watched is destroyed.
+    fn read_until(&self, stopped: &PipeReader) {
+        if let Err(error) = self.try_read_until(stopped) {
+            tracing::error!(%error, "the netlink reader stops: what waits is read at each scrape only");
+        }
+    }
+
+    fn try_read_until(&self, stopped: &PipeReader) -> io::Result<()> {
+        // Descriptors of its own, so that waiting needs no lock.
+        let sockets = self.books().descriptors()?;
+        loop {
+            let mut waiting: Vec<PollFd<'_>> = sockets
+                .iter()
+                .map(|socket| PollFd::new(socket, PollFlags::IN))
+                .collect();
+            waiting.push(PollFd::new(stopped, PollFlags::IN));
+            match poll(&mut waiting, None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            if waiting.pop().is_some_and(|stop| !stop.revents().is_empty()) {
+                return Ok(());
+            }
+            for (index, socket) in waiting.iter().enumerate() {
+                if !socket.revents().is_empty() {
+                    self.books().drain(index, SystemTime::now())?;
+                }
+            }
+        }
+    }
+}
+
+/// What the reader and the handle share.
+#[derive(Debug)]
+struct Books {
+    ledger: Ledger,
+    subscriptions: Vec<Subscription>,
+    lost: u64,
+    /// Taken from a socket and not yet booked; empty between steps.
+    inbox: Vec<Destroyed>,
+}
+
+impl Books {
+    fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        self.subscriptions
+            .iter()
+            .map(|subscription| subscription.as_fd().try_clone_to_owned())
+            .collect()
+    }
+
+    /// Books everything that waits.
+    fn catch_up(&mut self, now: SystemTime) {
+        for index in 0..self.subscriptions.len() {
+            if let Err(error) = self.drain(index, now) {
+                tracing::error!(%error, "a netlink socket cannot be read");
+            }
+        }
+    }
+
+    /// Books what waits on one socket.
+    fn drain(&mut self, index: usize, now: SystemTime) -> io::Result<()> {
+        let outcome = self.receive(index);
+        for destroyed in self.inbox.drain(..) {
+            self.ledger.book(destroyed, now);
+        }
+        outcome
+    }
+
+    fn receive(&mut self, index: usize) -> io::Result<()> {
+        let Some(subscription) = self.subscriptions.get_mut(index) else {
+            return Ok(());
+        };
+        let mut buffer = [0; LONGEST_MESSAGE];
+        for _ in 0..BATCH {
+            match subscription.receive(&mut buffer)? {
+                Heard::Message(length) => {
+                    match Destroyed::parse(&buffer[..length], subscription.protocol()) {
+                        Ok(destroyed) => self.inbox.extend(destroyed),
+                        Err(message::Unreadable) => lose(&mut self.lost, 1),
+                    }
+                }
+                Heard::Nothing { dropped } => {
+                    lose(&mut self.lost, dropped);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts messages lost; the log is told of the first.
+fn lose(lost: &mut u64, more: u32) {
+    if *lost == 0 && more > 0 {
+        tracing::warn!(
+            lost = more,
+            "the kernel could not tell of every destroyed socket: counters fall short by so many. \
+             Raise net.core.rmem_max to 8388608, or grant CAP_NET_ADMIN"
+        );
+    }
+    *lost += u64::from(more);
+}

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use super::PortCounts;
 use crate::port::{Port, PortSet, Protocol};
-use crate::sockets::{Connection, Listener, SocketTable};
+use crate::sockets::{Connection, Listener, ListenerKey, SocketTable};
 
 /// The counters of the tier.
 #[derive(Debug)]
@@ -41,13 +41,6 @@ struct Tally {
 enum ConnectionKey {
     Cookie(NonZeroU64),
     Ends(SocketAddr, SocketAddr),
-}
-
-/// Tells one listener from another; port, address and inode where the reader knows no cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum ListenerKey {
-    Cookie(NonZeroU64),
-    Place(Port, std::net::IpAddr, Option<u64>),
 }
 
 impl Polled {
@@ -115,7 +108,7 @@ impl Polled {
         let mut listening = PortSet::new();
         let mut present = HashSet::with_capacity(listeners.len());
         for listener in listeners {
-            let key = ListenerKey::of(listener);
+            let key = listener.key();
             present.insert(key);
             if listener.port.protocol == Protocol::Tcp {
                 listening.insert(listener.port);
@@ -172,15 +165,6 @@ impl ConnectionKey {
     fn of(connection: &Connection) -> Self {
         connection.cookie.map_or(
             Self::Ends(connection.local, connection.remote),
-            Self::Cookie,
-        )
-    }
-}
-
-impl ListenerKey {
-    fn of(listener: &Listener) -> Self {
-        listener.cookie.map_or(
-            Self::Place(listener.port, listener.address, listener.inode),
             Self::Cookie,
         )
     }

@@ -38,7 +38,7 @@ pub static FAMILIES: [Family; 32] = [
     Family {
         name: "darkport_listening",
         kind: Kind::Gauge,
-        help: "Whether something listens on the port now (1) or it is dark (0). All tiers.",
+        help: "Whether something listens on the port now (1) or it is dark (0), in the exporter's network namespace. All tiers.",
         labels: PORT,
         tiers: ALL_TIERS,
         values: Values::Port {
@@ -177,7 +177,9 @@ pub static FAMILIES: [Family; 32] = [
         name: "darkport_listener_info",
         kind: Kind::Gauge,
         help: "A listening socket of this host, on any port, with its owner as labels; watch and expected are empty for \
-               a port that is not watched, an owner part that is not known is empty, process=\"kernel\" is the kernel itself.",
+               a port that is not watched, an owner part that is not known is empty, process=\"kernel\" is the kernel itself. An \
+               unwatched UDP socket on an ephemeral port, which may be a client's, is listed from the second scrape on \
+               that sees it.",
         labels: &[
             "port", "protocol", "address", "watch", "process", "user", "unit", "expected", "netns",
         ],
@@ -205,7 +207,7 @@ pub static FAMILIES: [Family; 32] = [
         labels: CLASS,
         tiers: ALL_TIERS,
         values: Values::Snapshot(|snapshot, samples| {
-            classes(snapshot, samples, &snapshot.space.ports)
+            classes(snapshot, samples, &snapshot.space.ports);
         }),
     },
     Family {
@@ -371,7 +373,7 @@ pub static FAMILIES: [Family; 32] = [
         labels: &[],
         tiers: ALL_TIERS,
         values: Values::Snapshot(|snapshot, samples| {
-            samples.push([], claim(snapshot.reload.successful))
+            samples.push([], claim(snapshot.reload.successful));
         }),
     },
     Family {

@@ -1,5 +1,10 @@
 //! Owners from a procfs made for the test: what a running host cannot be brought to show at will.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the lints spare test functions only, not what they share"
+)]
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
@@ -133,6 +138,26 @@ fn what_nobody_holds_is_the_kernels_at_the_second_look() {
         [second.process(), second.user(), second.unit()],
         ["kernel", "", ""]
     );
+}
+
+#[test]
+fn a_second_look_at_one_is_the_first_at_another() {
+    let procfs = FakeProcfs::whole();
+    let (mut owners, now) = (procfs.owners(), Instant::now());
+    owners.resolve_at(now, &[listener(7)]);
+    let both = owners.resolve_at(now, &[listener(7), listener(8)]).owners;
+    assert!(both[0].is_kernel() && both[1].is_unknown());
+}
+
+#[test]
+fn processes_are_listed_from_the_last_one_started() {
+    let procfs = FakeProcfs::partial();
+    for pid in [7, 499, 500, 501, 900] {
+        procfs.process(pid, 1, 5, "a");
+    }
+    // Process 500 is the last that loadavg knows of; 501 and 900 are from before the numbers began anew.
+    let listed = process::Procfs::open(procfs.0.path()).unwrap().processes();
+    assert_eq!(listed.unwrap(), [500, 499, 7, 900, 501]);
 }
 
 #[test]

@@ -149,6 +149,9 @@ impl<'a> Walk<'a> {
                 Link::Other => {}
             }
         });
+        if result.is_err() {
+            size = procfs.table_size(pid).unwrap_or(0);
+        }
         self.sizes.insert(pid, size);
         if let Err(error) = result
             && !is_gone(error)
@@ -174,6 +177,10 @@ impl<'a> Walk<'a> {
         if self.visited.contains(&pid) {
             return;
         }
+        let procfs = self.procfs;
+        self.sizes
+            .entry(pid)
+            .or_insert_with(|| procfs.table_size(pid).unwrap_or(0));
         for index in 0..self.numbers.len() {
             let number = self.numbers[index];
             if let Ok(Link::Socket(inode)) = self.procfs.file(pid, number) {

@@ -1,6 +1,9 @@
 //! Which ports of `active` watch entries have series.
 
+use std::collections::HashSet;
+
 use crate::port::PortSet;
+use crate::sockets::{Listener, ListenerKey};
 
 /// Remembers on which ports this host has listened, accepted or connected.
 ///
@@ -46,6 +49,38 @@ impl Activity {
     }
 }
 
+/// Remembers the sockets that may be clients': unwatched UDP sockets on ephemeral ports.
+///
+/// A client's socket that lives for one answer is in one sample at the most. Listing it would make a series a socket, and
+/// finding its owner a look through all processes a sample, as often as somebody makes this host resolve a name. So such a
+/// socket is listed from the second sample on that shows it.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    seen: HashSet<ListenerKey>,
+}
+
+impl Clients {
+    /// Keeps the sockets to be listed. `may_be_client` tells which have to be seen twice.
+    pub(super) fn sift<'l, T>(
+        &mut self,
+        listeners: Vec<(T, &'l Listener)>,
+        may_be_client: impl Fn(&Listener) -> bool,
+    ) -> Vec<(T, &'l Listener)> {
+        let mut seen = HashSet::new();
+        let listed = listeners.into_iter().filter(|(_, listener)| {
+            if !may_be_client(listener) {
+                return true;
+            }
+            let key = listener.key();
+            seen.insert(key);
+            self.seen.contains(&key)
+        });
+        let listed = listed.collect();
+        self.seen = seen;
+        listed
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +88,29 @@ mod tests {
 
     fn set(ports: &[Port]) -> PortSet {
         ports.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_client_is_listed_from_its_second_sample_on() {
+        let socket = |cookie| Listener {
+            port: Port::udp(40_000),
+            address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            cookie: std::num::NonZeroU64::new(cookie),
+            inode: None,
+            uid: None,
+            cgroup: None,
+        };
+        let (first, second) = (socket(1), socket(2));
+        let mut clients = Clients::default();
+        let mut sift = |listeners: &[&Listener], may_be_client: bool| {
+            let listeners = listeners.iter().map(|&each| ((), each)).collect();
+            clients.sift(listeners, |_| may_be_client).len()
+        };
+        assert_eq!(sift(&[&first], true), 0);
+        assert_eq!(sift(&[&first, &second], true), 1);
+        assert_eq!(sift(&[&second], true), 1);
+        assert_eq!(sift(&[&first], true), 0, "it was away for a sample");
+        assert_eq!(sift(&[&first, &second], false), 2);
     }
 
     struct Host {

@@ -93,9 +93,8 @@ impl Netlink {
             filter: &program,
         };
         let found = self.dump(&request, |entry| {
-            concern
-                .includes(entry.local.port(), entry.remote.port())
-                .then(|| connection(entry))
+            let concerns = concern.includes(entry.local.port(), entry.remote.port());
+            (concerns && !entry.is_remnant).then(|| connection(entry))
         })?;
         table.skipped += found.skipped;
         table

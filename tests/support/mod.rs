@@ -5,6 +5,7 @@
     reason = "each test binary uses some of it"
 )]
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -88,7 +89,7 @@ impl Exporter {
     }
 
     pub fn start_at(address: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_darkport_exporter"));
+        let mut command = Command::new(program());
         command
             .arg(format!("--web.listen-address={address}"))
             .args(arguments);
@@ -100,7 +101,7 @@ impl Exporter {
         let mut command = Command::new(wrapper[0]);
         command
             .args(&wrapper[1..])
-            .arg(env!("CARGO_BIN_EXE_darkport_exporter"))
+            .arg(program())
             .arg("--web.listen-address=127.0.0.1:0")
             .args(arguments);
         Self::spawn(command)
@@ -156,6 +157,12 @@ impl Exporter {
             self.log().iter().find(found).cloned()
         })
     }
+}
+
+/// The exporter's program; `DARKPORT_EXPORTER` names a copy where the one that was built cannot be read.
+pub fn program() -> OsString {
+    std::env::var_os("DARKPORT_EXPORTER")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_darkport_exporter").into())
 }
 
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {

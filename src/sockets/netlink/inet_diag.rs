@@ -33,6 +33,9 @@ pub(super) struct States(u32);
 
 const ESTABLISHED: u8 = 1;
 
+/// `idiag_timer` of what is left of a connection in TIME-WAIT, or in FIN-WAIT-2 after close(2).
+const TIME_WAIT_TIMER: u8 = 3;
+
 impl States {
     /// LISTEN.
     pub(super) const LISTEN: Self = Self(1 << 10);
@@ -118,6 +121,8 @@ pub(super) struct Entry {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) established: bool,
+    /// Whether the socket itself is destroyed already and a small stand-in, with a cookie of its own, waits in its place.
+    pub(super) is_remnant: bool,
     pub(super) cookie: Option<NonZeroU64>,
     pub(super) uid: u32,
     pub(super) inode: u32,
@@ -158,6 +163,7 @@ impl Entry {
             local: SocketAddr::new(address(8)?, port(4)?),
             remote: SocketAddr::new(address(24)?, port(6)?),
             established: state == ESTABLISHED,
+            is_remnant: *fixed.get(2)? == TIME_WAIT_TIMER,
             cookie: NonZeroU64::new(cookie),
             uid: u32_at(fixed, 64)?,
             inode: u32_at(fixed, 68)?,
