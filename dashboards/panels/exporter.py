@@ -100,14 +100,14 @@ def build():
                 "Collectors failing",
                 "Collectors that did not give everything in the newest scrape. What they could not give is absent, not zero: the table below "
                 "names them.",
-                [target(f"count({series('darkport_collector_success')} == 0)", "failing", instant=True)],
-                w=4, filled=True, unit="short", no_value="none", thresholds=thresholds(VERMILLION),
+                [target(f"sum({series('darkport_collector_success')} == bool 0)", "failing", instant=True)],
+                w=4, filled=True, unit="short", no_value="No host reports", thresholds=thresholds(BLUE, (1, VERMILLION)),
             ),
             stat(
                 "Reloads refused",
                 "Hosts whose newest configuration was refused; they go on with the one before. The log names file, line and key.",
-                [target(f"count({series('darkport_config_last_reload_successful')} == 0)", "refused", instant=True)],
-                w=4, filled=True, unit="short", no_value="none", thresholds=thresholds(VERMILLION),
+                [target(f"sum({series('darkport_config_last_reload_successful')} == bool 0)", "refused", instant=True)],
+                w=4, filled=True, unit="short", no_value="No host reports", thresholds=thresholds(BLUE, (1, VERMILLION)),
             ),
             stat(
                 "Series suppressed",

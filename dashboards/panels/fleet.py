@@ -32,8 +32,8 @@ def build():
             stat(
                 "Hosts with unexpected listeners",
                 "How many hosts have a listener that no expect rule allows. Open such a host from the table below.",
-                [target(f"count({UNEXPECTED} > 0)", "hosts", instant=True)],
-                w=6, filled=True, unit="short", no_value="none", thresholds=thresholds(VERMILLION),
+                [target(f"sum({UNEXPECTED} > bool 0)", "hosts", instant=True)],
+                w=6, filled=True, unit="short", no_value=NEEDS_RULES, thresholds=thresholds(BLUE, (1, VERMILLION)),
             ),
             stat(
                 "Unexpected listeners",
@@ -50,9 +50,9 @@ def build():
             stat(
                 "Hosts reporting",
                 "Hosts for which the rules found watched ports, and those Prometheus cannot scrape.",
-                targets((f"count({WATCHED})", "reporting"), (f"count({series('up')} == 0)", "down"), instant=True),
+                targets((f"count({WATCHED})", "reporting"), (f"sum({series('up')} == bool 0)", "down"), instant=True),
                 w=6, unit="short", no_value=NEEDS_RULES, text="value_and_name",
-                overrides=[override("down", thresholds=thresholds(VERMILLION))],
+                overrides=[override("down", thresholds=thresholds(BLUE, (1, VERMILLION)))],
             ),
             table(
                 "Hosts that need a look",

@@ -166,10 +166,10 @@ def build():
                 "Came and went",
                 "Watched ports that were opened in the time shown and are dark now, expected or not. The table “Opened and closed again” names them.",
                 [target(
-                    f"count(({OPENED_AT} * 1000 >= ${{__from}}) unless on ({KEYS}) {LISTENERS})",
+                    f"count(({OPENED_AT} * 1000 >= ${{__from}}) unless on ({KEYS}) {LISTENERS}) or 0 * sum({WATCHED})",
                     "came and went", instant=True,
                 )],
-                w=4, filled=True, unit="short", no_value="none", thresholds=thresholds(BLUE, (1, ORANGE)),
+                w=4, filled=True, unit="short", no_value="No host reports", thresholds=thresholds(BLUE, (1, ORANGE)),
             ),
             stat(
                 "Knocks per second",
@@ -189,12 +189,12 @@ def build():
                 "Hosts whose exporter answers, and those Prometheus cannot scrape. A host that does not report is not dark, it is "
                 "unknown: bring its exporter back.",
                 targets(
-                    (f"count({series('up')} == 1)", "reporting"),
-                    (f"count({series('up')} == 0)", "down"),
+                    (f"sum({series('up')} == bool 1)", "reporting"),
+                    (f"sum({series('up')} == bool 0)", "down"),
                     instant=True,
                 ),
                 w=5, unit="short", no_value="No host reports", text="value_and_name",
-                overrides=[override("down", thresholds=thresholds(VERMILLION))],
+                overrides=[override("down", thresholds=thresholds(BLUE, (1, VERMILLION)))],
             ),
             lit_that_should_be_dark(),
             changed_ports(),
