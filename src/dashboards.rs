@@ -218,7 +218,9 @@ mod tests {
         fs::write(&changed, "mine").unwrap();
         fs::write(scratch.path().join("other.json"), "other").unwrap();
         let error = write(scratch.path(), false).unwrap_err();
-        assert!(matches!(&error, Error::Different(paths) if paths == &[changed.clone()]));
+        assert!(
+            matches!(&error, Error::Different(paths) if paths == std::slice::from_ref(&changed))
+        );
         let message = error.to_string();
         assert!(
             message.contains("port.json") && message.contains("--force"),

@@ -29,7 +29,7 @@ fn collect(expression: &Expr, function: Option<&str>, found: &mut Vec<Selector>)
     match expression {
         Expr::VectorSelector(selector) => found.push(of(selector, None, function)),
         Expr::MatrixSelector(selector) => {
-            found.push(of(&selector.vs, Some(selector.range), function))
+            found.push(of(&selector.vs, Some(selector.range), function));
         }
         Expr::Call(call) => {
             for argument in &call.args.args {
