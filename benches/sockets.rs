@@ -12,29 +12,22 @@
     reason = "a benchmark that cannot be set up has nothing to say"
 )]
 
+mod support;
+
 use std::hint::black_box;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 
 use criterion::Criterion;
 use darkport_exporter::port::{Port, PortSet};
 use darkport_exporter::sockets::{Choice, Reader, Wanted};
-
-/// Set in a process that only holds connections: how many pairs, and its number.
-const HOLDER: &str = "SOCKETS_BENCH_HOLDER";
-/// Connections a holder keeps, each two sockets: below a limit of 20,000 open files.
-const PAIRS: usize = 9_000;
+use support::Holders;
 
 fn main() {
-    if let Ok(task) = std::env::var(HOLDER) {
-        return hold(&task);
-    }
+    support::hold_if_asked();
     let mut criterion = Criterion::default().sample_size(20).configure_from_args();
     measure(&mut criterion, "as it is");
     let sockets = std::env::var("SOCKETS_BENCH_CONNECTED")
         .map_or(50_000, |number| number.parse::<usize>().unwrap());
-    let holders = Holders::start(sockets / 2);
+    let holders = Holders::start(sockets, &[0]);
     measure(&mut criterion, &format!("with {sockets} connected"));
     drop(holders);
     criterion.final_summary();
@@ -72,6 +65,7 @@ fn measure(criterion: &mut Criterion, host: &str) {
             connections(&everything),
         ),
         ("netstat2: listeners", Choice::Netstat2, Wanted::Listeners),
+        ("procfs: listeners", Choice::Procfs, Wanted::Listeners),
     ] {
         let (mut reader, _) = Reader::open(choice, Vec::new()).unwrap();
         group.bench_function(name, |bencher| {
@@ -79,63 +73,4 @@ fn measure(criterion: &mut Criterion, host: &str) {
         });
     }
     group.finish();
-}
-
-/// Processes that hold connections until dropped.
-struct Holders(Vec<Child>);
-
-impl Holders {
-    fn start(pairs: usize) -> Self {
-        let mut holders = Self(Vec::new());
-        for number in 0..pairs.div_ceil(PAIRS) {
-            let share = PAIRS.min(pairs - number * PAIRS);
-            let child = Command::new(std::env::current_exe().unwrap())
-                .env(HOLDER, format!("{number} {share}"))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            holders.0.push(child);
-        }
-        for child in &mut holders.0 {
-            let mut ready = [0];
-            child
-                .stdout
-                .as_mut()
-                .unwrap()
-                .read_exact(&mut ready)
-                .unwrap();
-        }
-        holders
-    }
-}
-
-impl Drop for Holders {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            // Its end of the pipe closed is what a holder waits for.
-            drop(child.stdin.take());
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Connects to itself on a loopback address of its own, says that it is ready and waits until nobody needs it.
-fn hold(task: &str) {
-    let (number, pairs) = task.split_once(' ').unwrap();
-    let address = Ipv4Addr::new(127, 0, 1 + number.parse::<u8>().unwrap(), 1);
-    let listener = TcpListener::bind((address, 0)).unwrap();
-    let local = listener.local_addr().unwrap();
-    let held: Vec<_> = (0..pairs.parse().unwrap())
-        .map(|_| {
-            (
-                TcpStream::connect(local).unwrap(),
-                listener.accept().unwrap(),
-            )
-        })
-        .collect();
-    std::io::stdout().write_all(b".").unwrap();
-    std::io::stdout().flush().unwrap();
-    let _ = std::io::stdin().read(&mut [0]);
-    drop(held);
 }

@@ -1,7 +1,8 @@
 //! The metrics: the one table in which every family is declared, and the encoding of a snapshot by that table.
 //!
-//! The only room that names the prometheus crate. It knows what a number means, not how it was read. Families are built
-//! anew from one [`Snapshot`] at each scrape, one after the other, so that only one is in memory at a time.
+//! The only room that names the prometheus crate. It knows what a number means, not how it was read. Series are built
+//! anew from one [`Snapshot`] at each scrape, some at a time and in the same memory: with 10,000 watched ports there are
+//! 100,000 of them, and what such a scrape would cost is their allocation.
 
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -78,14 +79,9 @@ impl Family {
         }
     }
 
-    fn collect(&'static self, snapshot: &Snapshot<'_>) -> Vec<Metric> {
-        let mut samples = Samples {
-            family: self,
-            metrics: Vec::new(),
-        };
+    fn collect(&self, snapshot: &Snapshot<'_>, samples: &mut Samples) {
         match self.values {
             Values::PortFacts => {
-                samples.metrics.reserve_exact(snapshot.watched.len());
                 for watched in &snapshot.watched {
                     samples.push_facts(watched);
                 }
@@ -99,49 +95,87 @@ impl Family {
                     }
                 }
             }
-            Values::Snapshot(collect) => collect(snapshot, &mut samples),
+            Values::Snapshot(collect) => collect(snapshot, samples),
         }
-        samples.metrics
     }
 }
 
-/// The series of one family, as they are collected.
+/// How many series are built before they are encoded.
+const BATCH: usize = 256;
+
+/// The series of one family, encoded as they are collected.
 #[derive(Debug)]
 pub struct Samples {
     family: &'static Family,
-    metrics: Vec<Metric>,
+    /// The family with one batch; the metrics behind [`Self::used`] are there to be used again.
+    batch: MetricFamily,
+    used: usize,
+    /// The text of all families so far.
+    text: String,
+    /// The text of one batch.
+    scratch: String,
+    /// Whether the text has the family's head.
+    headed: bool,
+    failure: Option<prometheus::Error>,
 }
 
 impl Samples {
+    /// Series of this family, to be encoded behind this text.
+    fn new(family: &'static Family, text: String) -> Self {
+        let mut batch = MetricFamily::default();
+        batch.set_name(family.name.to_owned());
+        batch.set_help(family.help.to_owned());
+        batch.set_field_type(match family.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+        });
+        Self {
+            family,
+            batch,
+            used: 0,
+            text,
+            scratch: String::new(),
+            headed: false,
+            failure: None,
+        }
+    }
+
     /// Adds a series: one value for each label of the family, in their order, and the number.
     pub fn push<const N: usize>(&mut self, labels: [&str; N], value: f64) {
-        debug_assert_eq!(N, self.family.labels.len(), "{}", self.family.name);
-        let pairs = self
-            .family
-            .labels
-            .iter()
-            .zip(labels)
-            .map(|(name, value)| pair(name, value.to_owned()))
-            .collect();
-        self.add(pairs, value);
+        self.add(labels.map(str::to_owned), value);
     }
 
     fn push_port(&mut self, watched: &Watched<'_>, value: f64) {
-        self.add(port_pairs(watched, 2), value);
+        self.add(port_labels(watched), value);
     }
 
     fn push_facts(&mut self, watched: &Watched<'_>) {
-        let mut pairs = port_pairs(watched, 6);
-        pairs.push(pair("watch", watched.watch.to_owned()));
-        pairs.push(pair("service_name", watched.service_name.to_owned()));
-        pairs.push(pair("range", watched.port.range().to_string()));
-        pairs.push(pair("assignment", watched.assignment.to_string()));
-        self.add(pairs, 1.0);
+        let [port, protocol] = port_labels(watched);
+        let labels = [
+            port,
+            protocol,
+            watched.watch.to_owned(),
+            watched.service_name.to_owned(),
+            watched.port.range().to_string(),
+            watched.assignment.to_string(),
+        ];
+        self.add(labels, 1.0);
     }
 
-    fn add(&mut self, labels: Vec<LabelPair>, value: f64) {
-        let mut metric = Metric::default();
-        metric.set_label(labels);
+    fn add<const N: usize>(&mut self, labels: [String; N], value: f64) {
+        debug_assert_eq!(N, self.family.labels.len(), "{}", self.family.name);
+        if self.used == BATCH {
+            self.encode_batch();
+        }
+        let metrics = self.batch.mut_metric();
+        if self.used == metrics.len() {
+            metrics.push(unlabelled(self.family));
+        }
+        let metric = &mut metrics[self.used];
+        self.used += 1;
+        for (pair, value) in metric.mut_label().iter_mut().zip(labels) {
+            pair.set_value(value);
+        }
         match self.family.kind {
             Kind::Counter => {
                 let mut counter = Counter::default();
@@ -154,22 +188,55 @@ impl Samples {
                 metric.set_gauge(gauge);
             }
         }
-        self.metrics.push(metric);
+    }
+
+    fn encode_batch(&mut self) {
+        self.batch.mut_metric().truncate(self.used);
+        self.used = 0;
+        self.scratch.clear();
+        let batch = std::slice::from_ref(&self.batch);
+        if let Err(error) = TextEncoder::new().encode_utf8(batch, &mut self.scratch) {
+            self.failure.get_or_insert(error);
+        }
+        // The encoder writes the head of a family each time it is given one.
+        let mut lines = self.scratch.as_str();
+        while self.headed && lines.starts_with('#') {
+            lines = lines.split_once('\n').map_or("", |(_, rest)| rest);
+        }
+        self.text.push_str(lines);
+        self.headed = true;
+    }
+
+    /// The text with all series in it; as it was if there were none.
+    fn finish(mut self) -> Result<String, Error> {
+        if self.used > 0 {
+            self.encode_batch();
+        }
+        match self.failure {
+            None => Ok(self.text),
+            Some(source) => Err(Error {
+                family: self.family.name,
+                source,
+            }),
+        }
     }
 }
 
-fn pair(name: &str, value: String) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value);
-    pair
+/// A metric with the names of the family's labels, and no values.
+fn unlabelled(family: &Family) -> Metric {
+    let named = |name: &&str| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair
+    };
+    Metric::from_label(family.labels.iter().map(named).collect())
 }
 
-fn port_pairs(watched: &Watched<'_>, capacity: usize) -> Vec<LabelPair> {
-    let mut pairs = Vec::with_capacity(capacity);
-    pairs.push(pair("port", watched.port.number.to_string()));
-    pairs.push(pair("protocol", watched.port.protocol.as_str().to_owned()));
-    pairs
+fn port_labels(watched: &Watched<'_>) -> [String; 2] {
+    [
+        watched.port.number.to_string(),
+        watched.port.protocol.as_str().to_owned(),
+    ]
 }
 
 /// Why a snapshot could not be encoded: a defect of this program, never of its input.
@@ -195,30 +262,13 @@ pub fn encode(snapshot: &Snapshot<'_>) -> Result<String, Error> {
 /// # Errors
 /// As [`encode`].
 pub fn encode_families(snapshot: &Snapshot<'_>) -> Result<String, Error> {
-    let encoder = TextEncoder::new();
     let mut text = String::with_capacity(16 * 1024);
     for family in &FAMILIES {
-        if !family.tiers.contains(&snapshot.tier) {
-            continue;
+        if family.tiers.contains(&snapshot.tier) {
+            let mut samples = Samples::new(family, text);
+            family.collect(snapshot, &mut samples);
+            text = samples.finish()?;
         }
-        let metrics = family.collect(snapshot);
-        if metrics.is_empty() {
-            continue;
-        }
-        let mut proto = MetricFamily::default();
-        proto.set_name(family.name.to_owned());
-        proto.set_help(family.help.to_owned());
-        proto.set_field_type(match family.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-        });
-        proto.set_metric(metrics);
-        encoder
-            .encode_utf8(&[proto], &mut text)
-            .map_err(|source| Error {
-                family: family.name,
-                source,
-            })?;
     }
     Ok(text)
 }

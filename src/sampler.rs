@@ -3,8 +3,6 @@
 //! It never fails. A reader that fails costs what it would have told, the run of its collector says so, and the rest of
 //! the snapshot stands.
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use crate::audit::HostCounters;
@@ -40,23 +38,19 @@ pub struct Sampler {
     others: Others,
     journal: Journal,
     activity: Activity,
-    /// The exporter's own listening sockets: a table without them is not this host's.
-    own: Vec<SocketAddr>,
     /// The host's counters when counting began; `None` where they cannot be read.
     audit_start: Option<HostCounters>,
     health: Health,
 }
 
 impl Sampler {
-    /// A sampler of these readers. `own` are the exporter's own listening sockets; `audit_start` the host's counters read
-    /// when counting began.
+    /// A sampler of these readers. `audit_start` are the host's counters, read when counting began.
     #[must_use]
     pub fn new(
         reader: Reader,
         counts: Counts,
         owners: Owners,
         namespaces: Namespaces,
-        own: Vec<SocketAddr>,
         audit_start: Option<HostCounters>,
     ) -> Self {
         Self {
@@ -66,7 +60,6 @@ impl Sampler {
             others: Others::new(namespaces),
             journal: Journal::new(),
             activity: Activity::default(),
-            own,
             audit_start,
             health: Health::default(),
         }
@@ -156,8 +149,7 @@ impl Sampler {
         } else {
             Wanted::Listeners
         };
-        let table = self.reader.read(wanted)?;
-        holding(table, &self.own)
+        self.reader.read(wanted)
     }
 
     /// The watched ports that have series, ascending, and how many have none for lack of room: TCP, UDP.
@@ -249,23 +241,5 @@ fn space(config: &Config, view: Option<&View>, ephemeral: &PortSet) -> Space {
         ports: ByClass(registry.class_sizes().map(|sizes| sizes.map(u64::from))),
         lit,
         counts: None,
-    }
-}
-
-/// Refuses a table in which the exporter's own listeners are missing: it would read as silence.
-fn holding(table: SocketTable, own: &[SocketAddr]) -> Result<SocketTable, sockets::Error> {
-    let ports: HashSet<Port> = table
-        .listeners
-        .iter()
-        .map(|listener| listener.port)
-        .collect();
-    match own
-        .iter()
-        .find(|address| !ports.contains(&Port::tcp(address.port())))
-    {
-        None => Ok(table),
-        Some(address) => Err(sockets::Error::Incomplete(format!(
-            "the exporter's own listener on {address} is not in it"
-        ))),
     }
 }

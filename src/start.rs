@@ -23,6 +23,14 @@ pub enum Error {
     /// No reader gives a socket table.
     #[error("the socket table cannot be read")]
     Sockets(#[source] sockets::Error),
+    /// The reader that was asked for does not work here.
+    #[error("--collector.sockets={reader} does not work here; auto takes the best that does")]
+    Reader {
+        /// The reader.
+        reader: &'static str,
+        /// Why it does not.
+        source: sockets::Error,
+    },
     /// The tier that was asked for does not work here.
     #[error("--collector.tier={tier} cannot start: {reason}")]
     Tier {
@@ -44,7 +52,7 @@ pub fn sampler(
     config: &Config,
     own: Vec<SocketAddr>,
 ) -> Result<Sampler, Error> {
-    let mut reader = reader(collector, own.clone())?;
+    let mut reader = reader(collector, own)?;
     let audit_start = match HostCounters::read() {
         Ok(counters) => Some(counters),
         Err(error) => {
@@ -58,23 +66,29 @@ pub fn sampler(
         counts,
         Owners::new(procfs),
         Namespaces::new(procfs, Path::new(namespaces::NAMES)),
-        own,
         audit_start,
     ))
 }
 
 fn reader(collector: &args::Collector, own: Vec<SocketAddr>) -> Result<Reader, Error> {
-    let (reader, refused) = Reader::open(collector.sockets, own).map_err(Error::Sockets)?;
-    if let Some(refused) = refused {
+    let (reader, refused) =
+        Reader::open(collector.sockets, own).map_err(|source| match collector.sockets {
+            Choice::Auto => Error::Sockets(source),
+            asked => Error::Reader {
+                reader: asked.as_str(),
+                source,
+            },
+        })?;
+    let name = reader.choice().as_str();
+    if refused.0.is_empty() {
+        tracing::info!(reader = name, "reading the socket table");
+    } else {
         tracing::warn!(
-            reason = %Chain(&refused),
-            "netlink is not available; the socket table comes from netstat2, which costs more and knows less"
+            reader = name,
+            %refused,
+            "reading the socket table, but not with the best reader: it costs more and knows less"
         );
     }
-    tracing::info!(
-        reader = reader.choice().as_str(),
-        "reading the socket table"
-    );
     Ok(reader)
 }
 

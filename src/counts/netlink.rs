@@ -29,10 +29,11 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::process::setpriority_process;
 
 use crate::counts::PortCounts;
 use crate::port::{Port, PortSet};
@@ -42,9 +43,20 @@ use self::ledger::Ledger;
 use self::message::Destroyed;
 use self::subscription::{Group, Heard, LONGEST_MESSAGE, Subscription};
 
-/// How many messages are taken from a socket in one go: more than all but the largest buffers hold. They are taken before
-/// any is booked, because the kernel can tell faster than books are kept.
+/// How many messages are taken from a socket in one go. They are taken before any is booked, because the kernel can tell
+/// faster than books are kept.
 const BATCH: usize = 8192;
+
+/// How many batches are taken from a socket before a table is booked: all that waited, and no end where more comes than
+/// can be booked.
+const MOST_BATCHES: usize = 8;
+
+/// How long the reader lets messages gather once there is one, where buffers allow it: a thread that wakes for each of
+/// thousands takes several times the processor time.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// The reader's niceness where it may choose: it has little to do, and what it does late is lost.
+const NICENESS: i32 = -10;
 
 /// Why sockets destroyed cannot be heard of.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +72,10 @@ pub enum Error {
 }
 
 impl Error {
+    fn io(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Os { step, source }
+    }
+
     fn os(step: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::Os {
             step,
@@ -167,6 +183,7 @@ impl Netlink {
     pub fn after_read(&mut self, table: &SocketTable, now: SystemTime) {
         let mut books = self.shared.books();
         books.catch_up(now);
+        books.count_drops();
         books.ledger.book_table(table, now);
     }
 
@@ -268,8 +285,11 @@ impl Shared {
     }
 
     fn try_read_until(&self, stopped: &PipeReader) -> io::Result<()> {
+        // Of this thread alone. It is no harm where it is refused.
+        let _ = setpriority_process(None, NICENESS);
         // Descriptors of its own, so that waiting needs no lock.
         let sockets = self.books().descriptors()?;
+        let may_gather = self.books().have_large_buffers();
         loop {
             let mut waiting: Vec<PollFd<'_>> = sockets
                 .iter()
@@ -284,6 +304,9 @@ impl Shared {
             if waiting.pop().is_some_and(|stop| !stop.revents().is_empty()) {
                 return Ok(());
             }
+            if may_gather {
+                thread::sleep(GATHER);
+            }
             for (index, socket) in waiting.iter().enumerate() {
                 if !socket.revents().is_empty() {
                     self.books().drain(index, SystemTime::now())?;
@@ -291,6 +314,12 @@ impl Shared {
             }
         }
     }
+}
+
+/// What is left on a socket after a batch.
+enum Waiting {
+    Nothing,
+    Maybe,
 }
 
 /// What the reader and the handle share.
@@ -311,17 +340,30 @@ impl Books {
             .collect()
     }
 
+    fn have_large_buffers(&self) -> bool {
+        self.subscriptions
+            .iter()
+            .all(Subscription::has_large_buffer)
+    }
+
     /// Books everything that waits.
     fn catch_up(&mut self, now: SystemTime) {
         for index in 0..self.subscriptions.len() {
-            if let Err(error) = self.drain(index, now) {
-                tracing::error!(%error, "a netlink socket cannot be read");
+            for _ in 0..MOST_BATCHES {
+                match self.drain(index, now) {
+                    Ok(Waiting::Maybe) => {}
+                    Ok(Waiting::Nothing) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "a netlink socket cannot be read");
+                        break;
+                    }
+                }
             }
         }
     }
 
-    /// Books what waits on one socket.
-    fn drain(&mut self, index: usize, now: SystemTime) -> io::Result<()> {
+    /// Books a batch of what waits on one socket.
+    fn drain(&mut self, index: usize, now: SystemTime) -> io::Result<Waiting> {
         let outcome = self.receive(index);
         for destroyed in self.inbox.drain(..) {
             self.ledger.book(destroyed, now);
@@ -329,9 +371,9 @@ impl Books {
         outcome
     }
 
-    fn receive(&mut self, index: usize) -> io::Result<()> {
+    fn receive(&mut self, index: usize) -> io::Result<Waiting> {
         let Some(subscription) = self.subscriptions.get_mut(index) else {
-            return Ok(());
+            return Ok(Waiting::Nothing);
         };
         let mut buffer = [0; LONGEST_MESSAGE];
         for _ in 0..BATCH {
@@ -342,13 +384,17 @@ impl Books {
                         Err(message::Unreadable) => lose(&mut self.lost, 1),
                     }
                 }
-                Heard::Nothing { dropped } => {
-                    lose(&mut self.lost, dropped);
-                    break;
-                }
+                Heard::Nothing => return Ok(Waiting::Nothing),
             }
         }
-        Ok(())
+        Ok(Waiting::Maybe)
+    }
+
+    /// Asks what was dropped. Reads a file of the kernel's, so not for every message.
+    fn count_drops(&mut self) {
+        for subscription in &mut self.subscriptions {
+            lose(&mut self.lost, subscription.newly_dropped());
+        }
     }
 }
 

@@ -62,7 +62,7 @@ impl fmt::Display for Coverage {
             let joint = if self.unreadable > 0 { "; " } else { "" };
             write!(
                 f,
-                "{joint}procfs does not show all processes: it needs the host's process namespace and no hidepid"
+                "{joint}procfs does not show all processes: --path.procfs must name the host's, mounted without hidepid"
             )?;
         }
         Ok(())

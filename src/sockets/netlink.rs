@@ -14,13 +14,10 @@ mod filter;
 mod inet_diag;
 mod message;
 
-use std::collections::HashSet;
-use std::num::NonZeroU64;
-
 use self::channel::Channel;
 use self::inet_diag::{Entry, Family, Request, States};
 use self::message::Broken;
-use super::{Concern, Connection, Error, Listener, SocketTable, Wanted};
+use super::{Concern, Connection, Error, Listener, SocketTable, Wanted, once_each};
 use crate::port::{Port, Protocol};
 
 /// Reads the table from the Linux kernel: that of the network namespace in which it was opened, whichever thread reads.
@@ -30,17 +27,13 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Opens a socket in the calling thread's network namespace and reads the listeners once to see that the kernel
-    /// answers.
+    /// Opens a socket in the calling thread's network namespace. Whether the kernel answers shows when it is read.
     ///
     /// # Errors
-    /// When the socket cannot be had, or the kernel does not list TCP or UDP sockets.
+    /// When the socket cannot be had.
     pub fn open() -> Result<Self, Error> {
-        let mut reader = Self {
-            channel: Channel::open()?,
-        };
-        reader.read(Wanted::Listeners)?;
-        Ok(reader)
+        let channel = Channel::open()?;
+        Ok(Self { channel })
     }
 
     /// Reads the table.
@@ -97,9 +90,7 @@ impl Netlink {
             (concerns && !entry.is_remnant).then(|| connection(entry))
         })?;
         table.skipped += found.skipped;
-        table
-            .connections
-            .extend(once_each(found.kept, |connection| connection.cookie));
+        table.connections = once_each(found.kept, |connection| connection.cookie);
         Ok(())
     }
 
@@ -157,31 +148,5 @@ fn connection(entry: &Entry) -> Connection {
         remote: entry.remote,
         established: entry.established,
         cookie: entry.cookie,
-    }
-}
-
-/// Without the second showing of a socket: a dump goes on by position between datagrams, and a socket that joined the same hash
-/// bucket meanwhile moves the others back.
-fn once_each<T>(
-    found: Vec<T>,
-    cookie: impl Fn(&T) -> Option<NonZeroU64>,
-) -> impl Iterator<Item = T> {
-    let mut seen = HashSet::with_capacity(found.len());
-    found
-        .into_iter()
-        .filter(move |item| cookie(item).is_none_or(|cookie| seen.insert(cookie)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_socket_shown_twice_counts_once() {
-        let shown = vec![(1, 'a'), (0, 'b'), (2, 'c'), (1, 'd'), (0, 'e')];
-        let left: String = once_each(shown, |item| NonZeroU64::new(item.0))
-            .map(|item| item.1)
-            .collect();
-        assert_eq!(left, "abce");
     }
 }

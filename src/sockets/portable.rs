@@ -5,9 +5,9 @@
 //! how busy the host is.
 //!
 //! On Linux, netstat2 0.11 ends its list silently where the kernel reports an error, which would read as "nothing
-//! listens". Therefore the reader takes sentinels, TCP sockets known to listen, and refuses a table that lacks one; and it
-//! refuses one that shows none of the UDP sockets that `/proc/net/udp` does. Either guards an address family at a time,
-//! because netstat2 reads one at a time, and notices a list that is missing, not one that stops half-way.
+//! listens". For TCP [`Reader`](super::Reader) notices, by the sockets known to listen; for UDP this one refuses a
+//! table that shows none of the sockets that `/proc/net/udp` does. Either guards an address family at a time, because
+//! netstat2 reads one at a time, and notices a list that is missing, not one that stops half-way.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -18,34 +18,19 @@ use netstat2::{
     UdpSocketInfo,
 };
 
+use super::concern::touches;
 use super::{Concern, Connection, Error, Listener, SocketTable, Wanted};
-use crate::port::{Port, PortSet, Protocol};
+use crate::port::{Port, Protocol};
 
 /// Reads the table through netstat2, of the network namespace of the reading thread.
 #[derive(Debug)]
-pub struct Portable {
-    sentinels: Vec<SocketAddr>,
-}
+pub struct Portable;
 
 impl Portable {
-    /// Opens the reader and reads the listeners once to see that it can.
-    ///
-    /// `sentinels` are local addresses of TCP sockets that listen as long as this reader is used, such as the
-    /// exporter's own: a table without one of them is an error. Without sentinels, a table that ended early passes
-    /// for whole.
-    ///
-    /// # Errors
-    /// When the table cannot be read, or lacks a sentinel.
-    pub fn open(sentinels: Vec<SocketAddr>) -> Result<Self, Error> {
-        let mut reader = Self { sentinels };
-        reader.read(Wanted::Listeners)?;
-        Ok(reader)
-    }
-
     /// Reads the table.
     ///
     /// # Errors
-    /// When the table cannot be read, or lacks a sentinel.
+    /// When the table cannot be read, or shows no UDP sockets where there are some.
     pub fn read(&mut self, wanted: Wanted<'_>) -> Result<SocketTable, Error> {
         let mut table = SocketTable::default();
         let mut connections = Vec::new();
@@ -69,40 +54,14 @@ impl Portable {
                 }
             }
         }
-        self.check(&table.listeners)?;
         check_udp(udp_files, &table.listeners)?;
         if let Wanted::Connections { watched, listened } = wanted {
             let concern = Concern::of(watched, listened, &table.listeners);
-            connections.retain(|connection: &Connection| {
-                concern.includes(connection.local.port(), connection.remote.port())
-            });
+            connections.retain(|connection| concern.covers(connection));
             table.connections = connections;
         }
         Ok(table)
     }
-
-    /// Refuses a list of listeners in which a sentinel is missing.
-    fn check(&self, listeners: &[Listener]) -> Result<(), Error> {
-        let missing = self.sentinels.iter().find(|sentinel| {
-            !listeners
-                .iter()
-                .any(|listener| stands_for(listener, sentinel))
-        });
-        match missing {
-            None => Ok(()),
-            Some(sentinel) => Err(Error::Incomplete(format!(
-                "netstat2 does not show this process's own listener on {sentinel}"
-            ))),
-        }
-    }
-}
-
-/// Whether a listener is the sentinel. Systems differ in whether they show a socket of both families as `0.0.0.0` or `::`.
-fn stands_for(listener: &Listener, sentinel: &SocketAddr) -> bool {
-    let address = sentinel.ip().to_canonical();
-    listener.port == Port::tcp(sentinel.port())
-        && (listener.address == address
-            || listener.address.is_unspecified() && address.is_unspecified())
 }
 
 /// Every TCP and UDP socket, without looking up processes where that can be left out.
@@ -152,13 +111,6 @@ fn connection(tcp: &TcpSocketInfo) -> Option<Connection> {
         established,
         cookie: None,
     })
-}
-
-/// Whether a watched port is at either end: all that can be said before the listeners are known.
-fn touches(watched: &PortSet, connection: &Connection) -> bool {
-    [connection.local, connection.remote]
-        .iter()
-        .any(|end| watched.contains(Port::tcp(end.port())))
 }
 
 /// Inode and user id.
@@ -228,26 +180,18 @@ fn check_udp(mut files: Vec<UdpFile>, listeners: &[Listener]) -> Result<(), Erro
 /// `/proc/net/udp` and `/proc/net/udp6`.
 #[cfg(target_os = "linux")]
 fn udp_files() -> Result<Vec<UdpFile>, Error> {
-    let mut files = Vec::new();
-    for file in [procfs::net::udp(), procfs::net::udp6()] {
-        match file {
-            Ok(entries) => files.push(udp_file(&entries)),
-            // A kernel without IPv6 has no such file.
-            Err(procfs::ProcError::NotFound(_)) => {}
-            Err(error) => return Err(Error::Incomplete(error.to_string())),
-        }
-    }
-    Ok(files)
+    let files = super::procfs::Procfs::own().udp_files()?;
+    Ok(files.iter().map(|sockets| udp_file(sockets)).collect())
 }
 
 #[cfg(target_os = "linux")]
-fn udp_file(entries: &[procfs::net::UdpNetEntry]) -> UdpFile {
+fn udp_file(sockets: &[procfs::net::UdpNetEntry]) -> UdpFile {
     let mut file = UdpFile::default();
     // Sockets of the kernel's own share inode 0.
-    for entry in entries.iter().filter(|entry| entry.inode != 0) {
-        match entry.remote_address.port() {
-            0 => file.bound.insert(entry.inode),
-            _ => file.connected.insert(entry.inode),
+    for socket in sockets.iter().filter(|socket| socket.inode != 0) {
+        match socket.remote_address.port() {
+            0 => file.bound.insert(socket.inode),
+            _ => file.connected.insert(socket.inode),
         };
     }
     file
@@ -260,9 +204,9 @@ fn udp_files() -> Result<Vec<UdpFile>, Error> {
 
 fn error(error: NetstatError) -> Error {
     match error {
-        NetstatError::OsError(source) => Error::Os {
+        NetstatError::OsError(error) => Error::Os {
             step: "list sockets through netstat2",
-            source,
+            error,
         },
         error => Error::Incomplete(format!("netstat2: {error}")),
     }
@@ -281,23 +225,6 @@ mod tests {
             uid: None,
             cgroup: None,
         }
-    }
-
-    #[test]
-    fn each_sentinel_must_be_there() {
-        let reader = Portable {
-            sentinels: vec![
-                "127.0.0.1:10561".parse().unwrap(),
-                "[::]:10562".parse().unwrap(),
-            ],
-        };
-        let first = shown("127.0.0.1", Port::tcp(10_561));
-        let second = shown("::", Port::tcp(10_562));
-        assert!(reader.check(&[first.clone(), second.clone()]).is_ok());
-        let message = reader.check(&[first]).unwrap_err().to_string();
-        assert!(message.contains("[::]:10562"), "{message}");
-        assert!(reader.check(&[second]).is_err());
-        assert!(reader.check(&[]).is_err());
     }
 
     #[test]
@@ -337,20 +264,5 @@ mod tests {
         let _bound = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let error = check_udp(udp_files().unwrap(), &[]).unwrap_err();
         assert!(error.to_string().contains("udp_diag"), "{error}");
-    }
-
-    #[test]
-    fn a_sentinel_is_known_by_port_protocol_and_address() {
-        let sentinel = "127.0.0.1:10561".parse().unwrap();
-        let is = |address, port| stands_for(&shown(address, port), &sentinel);
-        assert!(is("127.0.0.1", Port::tcp(10_561)));
-        assert!(!is("127.0.0.2", Port::tcp(10_561)));
-        assert!(!is("127.0.0.1", Port::udp(10_561)));
-        assert!(!is("127.0.0.1", Port::tcp(10_562)));
-        let everywhere = "[::]:10561".parse().unwrap();
-        assert!(stands_for(
-            &shown("0.0.0.0", Port::tcp(10_561)),
-            &everywhere
-        ));
     }
 }

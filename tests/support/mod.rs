@@ -2,7 +2,9 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test binary uses some of it"
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each test binary uses some of it, and a test fails by panicking"
 )]
 
 use std::ffi::OsString;
@@ -96,12 +98,17 @@ impl Exporter {
         Self::spawn(command)
     }
 
-    /// Starts it through another program, which gets the exporter's path as its last argument before the flags.
+    /// Starts it through another program, which gets its path as the last argument before the flags.
     pub fn start_through(wrapper: &[&str], arguments: &[&str]) -> Self {
+        Self::start_copy(Path::new(&program()), wrapper, arguments)
+    }
+
+    /// Starts a copy of it through another program, which gets the copy's path as its last argument before the flags.
+    pub fn start_copy(copy: &Path, wrapper: &[&str], arguments: &[&str]) -> Self {
         let mut command = Command::new(wrapper[0]);
         command
             .args(&wrapper[1..])
-            .arg(program())
+            .arg(copy)
             .arg("--web.listen-address=127.0.0.1:0")
             .args(arguments);
         Self::spawn(command)
@@ -163,6 +170,30 @@ impl Exporter {
 pub fn program() -> OsString {
     std::env::var_os("DARKPORT_EXPORTER")
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_darkport_exporter").into())
+}
+
+/// Runs the exporter, or a program that runs it, until it ends by itself: exit status, standard output and standard error.
+/// One that serves instead fails the test.
+pub fn ended(command: &mut Command) -> (Option<i32>, String, String) {
+    let piped = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut process = Running::start(piped);
+    let [out, err] = [
+        text_of(process.child.stdout.take().unwrap()),
+        text_of(process.child.stderr.take().unwrap()),
+    ];
+    let status = process.ended();
+    (status.code(), out.join().unwrap(), err.join().unwrap())
+}
+
+fn text_of(mut stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    })
 }
 
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {

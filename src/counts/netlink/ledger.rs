@@ -456,3 +456,6 @@ fn forget_oldest<T>(sockets: &mut HashMap<NonZeroU64, T>, seen: fn(&T) -> u64, t
     let (_, &mut newest_to_go, _) = absent.select_nth_unstable(surplus - 1);
     sockets.retain(|_, socket| seen(socket) > newest_to_go);
 }
+
+#[cfg(test)]
+mod tests;

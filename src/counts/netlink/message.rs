@@ -279,3 +279,6 @@ fn native_u32(bytes: &[u8], at: usize) -> Option<u32> {
 fn native_u64(bytes: &[u8], at: usize) -> Option<u64> {
     take(bytes, at).map(u64::from_ne_bytes)
 }
+
+#[cfg(test)]
+mod tests;

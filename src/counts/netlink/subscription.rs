@@ -6,11 +6,13 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, netlink, sockopt};
+use rustix::net::{RecvFlags, sockopt};
 use socket2::{SockFilter, SockRef};
 
 use crate::port::{PortSet, Protocol};
@@ -21,15 +23,18 @@ use super::filter::{self, Instruction, MAX_SPANS, Share};
 /// Longer than any message: a kernel that grows `struct tcp_info` many times over still fits.
 pub(super) const LONGEST_MESSAGE: usize = 4096;
 
-/// The receive buffer asked for, in octets. Memory is taken by waiting messages only, 1.3 kB each.
-const RECEIVE_BUFFER: usize = 8 << 20;
+/// The receive buffer asked for, in octets: 26,000 messages. Memory is taken by waiting messages only, 1,280 octets each.
+const RECEIVE_BUFFER: usize = 32 << 20;
 
-/// What the sockets of a TCP group should hold together, in octets. The kernel tells of sockets from a work queue: when that
-/// has had to wait for a processor it tells of thousands in one go, whatever the rate.
-const ENOUGH: usize = 4 << 20;
+/// What the sockets of a TCP group should hold together, in octets. The kernel tells of sockets from a work queue, and where
+/// processors are short that waits, and so does the reader: then thousands are told in one go.
+const ENOUGH: usize = 16 << 20;
 
-/// Sockets among which a TCP group is shared, at most: each costs every closed socket of the host.
+/// Sockets among which a TCP group is shared, at most: each costs every closed socket of the host some 0.1 us.
 const MOST_SHARES: usize = 4;
+
+/// A buffer that holds what the kernel can tell within some milliseconds.
+const LARGE: usize = 4 << 20;
 
 /// What is heard on a socket: a protocol over one address family.
 #[derive(Clone, Copy, Debug)]
@@ -67,23 +72,20 @@ pub(super) enum Heard {
     /// A message of this length.
     Message(usize),
     /// Nothing waits.
-    Nothing {
-        /// How many messages were dropped since nothing waited last: by the kernel's count, or where that cannot be
-        /// read, one for each time it told of an overrun.
-        dropped: u32,
-    },
+    Nothing,
 }
 
 /// A socket subscribed to one group.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    socket: OwnedFd,
+    socket: Socket,
     protocol: Protocol,
     share: Share,
-    inode: u64,
     /// Drops accounted for, as `sk_drops` counts them: modulo 2^32.
     drops: u32,
-    /// Overruns told of since then. After one the kernel drops all until the buffer is empty, and says so once.
+    /// Whether the buffer holds what comes within a few milliseconds at the highest rate.
+    has_large_buffer: bool,
+    /// Overruns told of since then, where drops cannot be read.
     overruns: u32,
 }
 
@@ -115,23 +117,27 @@ impl Subscription {
         Ok(subscriptions)
     }
 
-    fn bind(socket: OwnedFd, group: Group, share: Share, watched: &PortSet) -> Result<Self, Error> {
-        let inode = rustix::fs::fstat(&socket)
-            .map_err(Error::os("look at the netlink socket"))?
-            .st_ino;
+    fn bind(socket: Socket, group: Group, share: Share, watched: &PortSet) -> Result<Self, Error> {
+        let buffer = sockopt::socket_recv_buffer_size(&socket)
+            .map_err(Error::os("look at the netlink socket's buffer"))?;
         let protocol = group.protocol;
         let subscription = Self {
             socket,
             protocol,
             share,
-            inode,
             drops: 0,
+            has_large_buffer: buffer >= LARGE,
             overruns: 0,
         };
         subscription.filter(watched)?;
         rustix::net::bind(&subscription.socket, &SocketAddrNetlink::new(0, group.mask))
             .map_err(Error::os("subscribe to destroyed sockets"))?;
         Ok(subscription)
+    }
+
+    /// Whether messages may wait some milliseconds.
+    pub(super) fn has_large_buffer(&self) -> bool {
+        self.has_large_buffer
     }
 
     /// The protocol heard of.
@@ -178,11 +184,7 @@ impl Subscription {
                         return Ok(Heard::Message(length));
                     }
                 }
-                Err(Errno::AGAIN) => {
-                    return Ok(Heard::Nothing {
-                        dropped: self.newly_dropped(),
-                    });
-                }
+                Err(Errno::AGAIN) => return Ok(Heard::Nothing),
                 Err(Errno::NOBUFS) => self.overruns += 1,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -190,20 +192,16 @@ impl Subscription {
         }
     }
 
-    fn newly_dropped(&mut self) -> u32 {
-        match std::mem::take(&mut self.overruns) {
-            0 => 0,
-            overruns => self.dropped_since().unwrap_or(overruns),
-        }
-    }
-
-    /// Drops since this was last asked, by the kernel's own count. `None` where it cannot be read.
-    fn dropped_since(&mut self) -> Option<u32> {
-        let table = fs::read_to_string("/proc/net/netlink").ok()?;
-        let drops = drops_of(&table, self.inode)?;
+    /// How many messages were dropped since this was last asked: by the kernel's own count, or where that cannot be read, one
+    /// for each time it told of an overrun.
+    pub(super) fn newly_dropped(&mut self) -> u32 {
+        let overruns = std::mem::take(&mut self.overruns);
+        let Some(drops) = drops_of_kernel(&self.socket) else {
+            return overruns;
+        };
         let fresh = drops.wrapping_sub(self.drops);
         self.drops = drops;
-        Some(fresh)
+        fresh
     }
 }
 
@@ -213,14 +211,17 @@ impl AsFd for Subscription {
     }
 }
 
-fn unbound(receive_buffer: Option<usize>) -> Result<OwnedFd, Error> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        Some(netlink::SOCK_DIAG),
-    )
-    .map_err(Error::os("open a netlink socket"))?;
+fn unbound(receive_buffer: Option<usize>) -> Result<Socket, Error> {
+    let socket = Socket::new(NETLINK_SOCK_DIAG).map_err(Error::io("open a netlink socket"))?;
+    socket
+        .set_non_blocking(true)
+        .map_err(Error::io("prepare the netlink socket"))?;
+    // Else the kernel drops everything from an overrun on until the buffer is empty, not only what does not fit.
+    if drops_of_kernel(&socket).is_some() {
+        socket
+            .set_no_enobufs(true)
+            .map_err(Error::io("prepare the netlink socket"))?;
+    }
     enlarge(socket.as_fd(), receive_buffer)?;
     Ok(socket)
 }
@@ -247,6 +248,12 @@ fn enlarge(socket: BorrowedFd<'_>, receive_buffer: Option<usize>) -> Result<(), 
 fn loadable(instruction: &Instruction) -> SockFilter {
     let Instruction { code, jt, jf, k } = *instruction;
     SockFilter::new(code, jt, jf, k)
+}
+
+/// What the kernel says it has dropped on a socket, since it was opened.
+fn drops_of_kernel(socket: &Socket) -> Option<u32> {
+    let inode = rustix::fs::fstat(socket).ok()?.st_ino;
+    drops_of(&fs::read_to_string("/proc/net/netlink").ok()?, inode)
 }
 
 /// The column `Drops` of the socket with an inode in /proc/net/netlink: the ninth of ten, the inode being the tenth.
@@ -286,16 +293,18 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
         let watched = PortSet::full();
         for group in Group::ALL {
             for mut subscription in Subscription::open(group, &watched, None).unwrap() {
-                assert_eq!(subscription.dropped_since(), Some(0));
+                assert_eq!(drops_of_kernel(&subscription.socket), Some(0));
+                assert_eq!(subscription.newly_dropped(), 0);
             }
         }
     }
 
     #[test]
     fn a_small_buffer_is_made_up_for_by_more_sockets() {
+        assert_eq!(shares(64 << 20), 1);
         assert_eq!(shares(16 << 20), 1);
-        assert_eq!(shares(4 << 20), 1);
-        assert_eq!(shares((4 << 20) - 1), 2);
+        assert_eq!(shares(8 << 20), 2);
+        assert_eq!(shares((8 << 20) - 1), 4);
         assert_eq!(shares(425_984), 4);
         assert_eq!(shares(0), 4);
     }

@@ -35,9 +35,9 @@ pub(super) struct Channel {
 impl Channel {
     /// Opens a socket in the calling thread's network namespace.
     pub(super) fn open() -> Result<Self, Error> {
-        let os = |source: Errno| Error::Os {
+        let os = |errno: Errno| Error::Os {
             step: "open a netlink socket for sock_diag",
-            source: source.into(),
+            error: errno.into(),
         };
         let socket = net::socket_with(
             AddressFamily::NETLINK,
@@ -181,11 +181,11 @@ impl Failure {
             )),
             Self::Call(errno) => Error::Os {
                 step,
-                source: errno.into(),
+                error: errno.into(),
             },
             Self::Answer(Broken::Refused(number)) => Error::Os {
                 step,
-                source: io::Error::from_raw_os_error(number),
+                error: io::Error::from_raw_os_error(number),
             },
             Self::Answer(Broken::Interrupted) => Error::Incomplete(format!(
                 "{step}: it changed while it was read, {ATTEMPTS} times over"

@@ -90,7 +90,7 @@ fn compile_within(concern: &Concern<'_>, limit: usize) -> Option<Vec<u8>> {
 /// Every port at which one of the sets begins or ends, ascending, from 0.
 fn starts(concern: &Concern<'_>) -> Vec<u16> {
     let mut starts = vec![0];
-    for set in [concern.watched, &concern.open] {
+    for set in [concern.watched(), concern.open()] {
         for span in set.spans(Protocol::Tcp) {
             starts.push(span.first);
             starts.extend(span.last.checked_add(1));

@@ -1,0 +1,400 @@
+//! What a scrape costs, on an idle host and on one with 200,000 established sockets, held against its bounds.
+//!
+//! ```sh
+//! cargo bench --bench scale
+//! ```
+//!
+//! Puts itself into a network and a process namespace of its own, so that nothing else is connected and nothing outlives it.
+//! Needs util-linux, iproute2 and Debian's prometheus-node-exporter, which with only `--collector.tcpstat` is what a scrape
+//! is compared with, in the same run and in turn. Prints a Markdown table and ends with status 1 if a bound is broken.
+//!
+//! `SCALE_TIERS=polled,kernel` names the tiers, all that can start if nothing is said; `SCALE_SOCKETS` how many sockets
+//! there are on the busy host, `SCALE_SECONDS` for how long the processor time of a tier is watched while nobody scrapes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a benchmark that cannot be set up has nothing to say"
+)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use darkport_exporter::config::Config;
+use darkport_exporter::counts::Tier;
+use darkport_exporter::port::Port;
+use support::Holders;
+
+/// Set once the benchmark is in namespaces of its own.
+const ALONE: &str = "SCALE_ALONE";
+/// The exit status by which the benchmark tells itself that it has measured, and that a bound is broken.
+const BROKEN: u8 = 3;
+/// How long anything may take before the benchmark gives up.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const EXPORTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10_561);
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_100);
+
+/// Scrapes in turn with the peer's; the median counts.
+const COMPARED: usize = 21;
+/// Scrapes before the memory is looked at.
+const SCRAPES: usize = 50;
+
+/// A default scrape against one of the peer's, on the busy host.
+const MOST_OF_PEER: f64 = 1.0 / 8.0;
+/// Of one processor, while nobody scrapes, in the polled tier, on the busy host.
+const MOST_PROCESSOR: f64 = 0.05;
+/// A scrape with 10,000 watched ports of both protocols, dense.
+const MOST_DENSE: Duration = Duration::from_millis(100);
+/// Resident under the default configuration.
+const MOST_MEMORY: u64 = 15_000_000;
+
+fn main() -> ExitCode {
+    support::hold_if_asked();
+    if std::env::var_os(ALONE).is_none() {
+        return run_alone();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let dense = folder.path().join("dense.yml");
+    std::fs::write(&dense, dense_configuration()).unwrap();
+
+    let mut report = Report::default();
+    for host in Host::all() {
+        eprintln!("setting up: {}", host.name);
+        let _holders = Holders::start(host.sockets, &host.ports);
+        let _peer = Server::peer();
+        for tier in tiers() {
+            measure(&host, tier, &dense, &mut report);
+        }
+    }
+    print!("{}", report.text());
+    if report.broken {
+        return ExitCode::from(BROKEN);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Runs the benchmark anew where it is alone. The process namespace ends with its first process, and all in it do too.
+fn run_alone() -> ExitCode {
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.arg("--map-root-user");
+    }
+    let status = unshare
+        .args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .env(ALONE, "1")
+        .status();
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(status) if status.code() == Some(BROKEN.into()) => ExitCode::FAILURE,
+        Ok(status) => {
+            eprintln!(
+                "scale: not measured ({status}); where namespaces are not allowed to this user, run it as root"
+            );
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("scale: unshare, of util-linux, cannot be run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tiers() -> Vec<Tier> {
+    let asked = std::env::var("SCALE_TIERS").unwrap_or_default();
+    let is_asked =
+        |tier: &Tier| asked.is_empty() || asked.split(',').any(|name| name.trim() == tier.as_str());
+    let tiers: Vec<Tier> = Tier::ALL.into_iter().filter(is_asked).collect();
+    assert!(!tiers.is_empty(), "SCALE_TIERS={asked} names no tier");
+    tiers
+}
+
+fn number_from(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |number| {
+        number
+            .parse()
+            .unwrap_or_else(|error| panic!("{name}={number}: {error}"))
+    })
+}
+
+/// 10,000 ports that make as many ranges, below those from which clients take theirs.
+fn dense_ports() -> impl Iterator<Item = u16> {
+    (2_000..32_000).step_by(3)
+}
+
+fn dense_configuration() -> String {
+    let ports: Vec<String> = dense_ports().map(|port| port.to_string()).collect();
+    assert_eq!(ports.len(), 10_000);
+    format!(
+        "watch: [{{name: dense, ports: [{}]}}]\nlimits: {{series: 1000000, listeners: 500}}\n",
+        ports.join(", ")
+    )
+}
+
+/// What the host is busy with.
+struct Host {
+    name: String,
+    sockets: usize,
+    /// The ports of the servers.
+    ports: Vec<u16>,
+    /// Whether the bounds hold here that depend on how busy the host is.
+    is_bounded: bool,
+}
+
+/// Ports of servers that are busy on real hosts.
+const BUSY: [u16; 12] = [22, 25, 53, 80, 110, 143, 389, 443, 465, 587, 993, 995];
+
+impl Host {
+    fn all() -> [Self; 4] {
+        let sockets = number_from("SCALE_SOCKETS", 200_000);
+        let mut watched = Config::embedded().watch.ports().clone();
+        watched.extend(dense_ports().map(Port::tcp));
+        let is_watched = |number: &u16| watched.contains(Port::tcp(*number));
+        assert!(!BUSY.iter().any(is_watched));
+        let between = (2_000..32_000).filter(|number| !is_watched(number));
+        let busy = |what: &str, ports: Vec<u16>, is_bounded| Self {
+            name: format!("{sockets} sockets, {what}"),
+            sockets,
+            ports,
+            is_bounded,
+        };
+        [
+            Self {
+                name: "idle".to_owned(),
+                sockets: 0,
+                ports: vec![],
+                is_bounded: false,
+            },
+            busy("ports not watched", BUSY.to_vec(), true),
+            // Where the filter in the kernel is too coarse to tell them from 10,000 ports that lie apart.
+            busy(
+                "ports not watched, but between watched ones",
+                between.step_by(50).take(12).collect(),
+                false,
+            ),
+            busy("watched ports", vec![560, 561, 609, 610, 611, 3476], false),
+        ]
+    }
+}
+
+/// Runs the exporter in one tier, if it can start, on the default configuration and on the dense one.
+fn measure(host: &Host, tier: Tier, dense: &Path, report: &mut Report) {
+    let exporter = match Server::exporter(tier, None) {
+        Ok(exporter) => exporter,
+        Err(reason) => {
+            eprintln!("tier {tier} cannot start: {reason}");
+            return;
+        }
+    };
+    let (ours, theirs) = compare();
+    let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+    report.row(
+        host,
+        tier,
+        "default scrape / node_exporter tcpstat",
+        &format!("{} / {} = {ratio:.3}", time(ours), time(theirs)),
+        Bound::of(host.is_bounded, "< 1/8", ratio < MOST_OF_PEER),
+    );
+    for _ in COMPARED..SCRAPES {
+        scrape(EXPORTER);
+    }
+    let memory = exporter.resident();
+    report.row(
+        host,
+        tier,
+        &format!("resident after {SCRAPES} default scrapes"),
+        &format!("{:.1} MB", memory as f64 / 1e6),
+        // Connections to watched ports are what the polled tier has to remember.
+        Bound::of(
+            host.is_bounded || host.sockets == 0,
+            "< 15 MB",
+            memory < MOST_MEMORY,
+        ),
+    );
+    let share = exporter.processor_share();
+    report.row(
+        host,
+        tier,
+        "processor while nobody scrapes",
+        &format!("{:.2} %", share * 100.0),
+        Bound::of(
+            host.is_bounded && tier == Tier::Polled,
+            "< 5 %",
+            share < MOST_PROCESSOR,
+        ),
+    );
+    drop(exporter);
+    let _exporter = Server::exporter(tier, Some(dense)).unwrap_or_else(|reason| panic!("{reason}"));
+    let took = median((0..COMPARED).map(|_| scrape(EXPORTER)).collect());
+    report.row(
+        host,
+        tier,
+        "scrape of 10,000 ports × 2 protocols, dense",
+        &time(took),
+        Bound::of(
+            host.is_bounded || host.sockets == 0,
+            "< 100 ms",
+            took < MOST_DENSE,
+        ),
+    );
+}
+
+/// Scrapes the exporter and the peer in turn; the medians.
+fn compare() -> (Duration, Duration) {
+    let (ours, theirs) = (0..COMPARED)
+        .map(|_| (scrape(EXPORTER), scrape(PEER)))
+        .unzip();
+    (median(ours), median(theirs))
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn time(duration: Duration) -> String {
+    format!("{:.2} ms", duration.as_secs_f64() * 1e3)
+}
+
+/// One scrape, from the connection to the last byte.
+fn scrape(address: SocketAddr) -> Duration {
+    let start = Instant::now();
+    let (status, body) = get(address, "/metrics").unwrap();
+    let took = start.elapsed();
+    assert_eq!(status, 200);
+    assert!(body > 100, "{body} bytes are no scrape");
+    took
+}
+
+/// Status and length of the answer.
+fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, usize)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let status = answer
+        .split(|&byte| byte == b' ')
+        .nth(1)
+        .and_then(|status| std::str::from_utf8(status).ok()?.parse().ok())
+        .ok_or(std::io::ErrorKind::InvalidData)?;
+    Ok((status, answer.len()))
+}
+
+/// A process that serves metrics until dropped.
+struct Server(Child);
+
+impl Server {
+    fn exporter(tier: Tier, configuration: Option<&Path>) -> Result<Self, String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_darkport_exporter"));
+        command
+            .arg(format!("--web.listen-address={EXPORTER}"))
+            .arg(format!("--collector.tier={tier}"))
+            .args(configuration.map(|file| format!("--config.file={}", file.display())));
+        Self::start(command, EXPORTER, "/-/ready")
+    }
+
+    fn peer() -> Self {
+        let mut command = Command::new("prometheus-node-exporter");
+        command
+            .args(["--collector.disable-defaults", "--collector.tcpstat"])
+            .arg(format!("--web.listen-address={PEER}"));
+        Self::start(command, PEER, "/").unwrap_or_else(|reason| panic!("node_exporter: {reason}"))
+    }
+
+    /// Starts it and waits until this path is answered with 200. An error is the last that it said.
+    fn start(mut command: Command, address: SocketAddr, path: &str) -> Result<Self, String> {
+        let child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{:?}: {error}", command.get_program()))?;
+        let mut server = Self(child);
+        let lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
+        let said = std::thread::spawn(move || lines.map_while(Result::ok).last());
+        let start = Instant::now();
+        while !get(address, path).is_ok_and(|(status, _)| status == 200) {
+            if server.0.try_wait().unwrap().is_some() {
+                return Err(said.join().unwrap().unwrap_or_default());
+            }
+            assert!(start.elapsed() < DEADLINE, "{address} does not get ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    fn process(&self) -> procfs::process::Process {
+        procfs::process::Process::new(self.0.id() as i32).unwrap()
+    }
+
+    /// Bytes of memory.
+    fn resident(&self) -> u64 {
+        self.process().status().unwrap().vmrss.unwrap() * 1024
+    }
+
+    /// The part of a processor that it takes while nobody asks it anything.
+    fn processor_share(&self) -> f64 {
+        let used = || {
+            let stat = self.process().stat().unwrap();
+            (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
+        };
+        let (before, start) = (used(), Instant::now());
+        std::thread::sleep(Duration::from_secs(number_from("SCALE_SECONDS", 20) as u64));
+        (used() - before) / start.elapsed().as_secs_f64()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a measurement must keep to, and whether it does; `None` where nothing is promised.
+struct Bound(Option<(&'static str, bool)>);
+
+impl Bound {
+    fn of(applies: bool, text: &'static str, is_kept: bool) -> Self {
+        Self(applies.then_some((text, is_kept)))
+    }
+}
+
+#[derive(Default)]
+struct Report {
+    rows: String,
+    broken: bool,
+}
+
+impl Report {
+    fn row(&mut self, host: &Host, tier: Tier, what: &str, value: &str, bound: Bound) {
+        let (bound, verdict) = match bound.0 {
+            None => ("none", "–"),
+            Some((bound, true)) => (bound, "yes"),
+            Some((bound, false)) => {
+                self.broken = true;
+                (bound, "no")
+            }
+        };
+        let row = format!(
+            "| {} | {tier} | {what} | {value} | {bound} | {verdict} |",
+            host.name
+        );
+        eprintln!("{row}");
+        let _ = writeln!(self.rows, "{row}");
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "\n| host | tier | what | measured | bound | within the bound |\n|---|---|---|---|---|---|\n{}",
+            self.rows
+        )
+    }
+}
