@@ -290,7 +290,7 @@ fn panels_fill_the_grid_without_overlap() {
 fn colors_are_told_apart_by_every_eye() {
     for dashboard in dashboards() {
         each_object(&dashboard.model["panels"], &mut |object| {
-            for key in ["color", "fixedColor"] {
+            for key in ["color", "fixedColor", "fill"] {
                 if let Some(Value::String(color)) = object.get(key) {
                     assert!(
                         COLORS.contains(&color.as_str()),
@@ -768,6 +768,22 @@ fn rules_are_promql_over_families_that_exist() {
             .any(|selector| selector.metric.contains(':'));
         assert!(!recorded, "{}: needs another rules file", rule.name());
     }
+}
+
+#[test]
+fn the_entry_that_alerts_leave_out_is_in_the_default_configuration() {
+    let left_out = r#"watch!="registered""#;
+    assert!(
+        rules::alerts()
+            .iter()
+            .any(|alert| alert.expr.contains(left_out))
+    );
+    let default = text("src/default.yml");
+    let entry = default
+        .split("- name: ")
+        .find(|entry| entry.starts_with("registered\n"))
+        .expect("the entry");
+    assert!(entry.contains("series: active") && entry.contains("- address: \"*\""));
 }
 
 #[test]

@@ -46,7 +46,7 @@ def classes():
             (f"sum by ({CLASS}) (increase({KNOCKS}[$__range]))",),
             table=True,
         ),
-        w=14, h=11,
+        w=16, h=11,
         no_value="No host reports",
         unit="locale",
         columns={"protocol": "Protocol", "range": "Range", "assignment": "Assignment", "Value #A": "Ports", "Value #B": "Lit, all hosts",
@@ -70,7 +70,7 @@ def lit_by_class():
         "owners in “What is lit”. Unwatched UDP ports in the ephemeral range count only where an explicit bind was seen "
         "(kernel tier).",
         [target(f"sum by ({CLASS}) ({LIT}) > 0", "{{range}} {{assignment}} {{protocol}}", instant=True)],
-        w=10, h=11, unit="short", decimals=0, no_value="Nothing is lit, or no host reports",
+        w=8, h=11, unit="short", decimals=0, no_value="Nothing is lit, or no host reports",
         thresholds=thresholds(BLUE),
     )
 
@@ -82,7 +82,7 @@ def knock_heatmap(protocol):
         "Time to the right, the port space upwards: a cell is a block of 1,024 ports. A column from bottom to top is a sweep; a "
         "row is one service that is looked for; single cells are chance. Drag over a column to zoom to the sweep." + KERNEL_ONLY,
         [target(f"sum by (block) (rate({knocks}[$__rate_interval]))", "{{block}}")],
-        unit="cps", no_value=NEEDS_KERNEL, axis="first port of the block", max_points=90, scheme="Viridis",
+        unit="cps", no_value=NEEDS_KERNEL, axis="first port of the block", max_points=90, color=VERMILLION,
     )
 
 
@@ -93,7 +93,7 @@ def lit_heatmap(protocol):
         "How many ports are lit in each block, over time. A row that begins is a new service; one that ends has gone. Unwatched UDP "
         "ports in the ephemeral range count only where an explicit bind was seen (kernel tier).",
         [target(f"sum by (block) ({lit})", "{{block}}")],
-        unit="short", no_value="No host reports", axis="first port of the block", max_points=90, scheme="Cividis", h=9,
+        unit="short", no_value="No host reports", axis="first port of the block", max_points=90, color=BLUE, h=9,
     )
 
 

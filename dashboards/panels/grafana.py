@@ -167,13 +167,14 @@ def colored(**colors):
 RANGE_COLORS = colored(well_known=ORANGE, registered=BLUE, dynamic=PURPLE)
 
 
-def heatmap(title, description, queries, *, w=12, h=14, unit, no_value, axis, max_points, scheme):
+def heatmap(title, description, queries, *, w=12, h=14, unit, no_value, axis, max_points, color):
     options = {
         "calculate": False,
         "rowsFrame": {"layout": "ge", "value": "Value"},
-        "color": {"mode": "scheme", "scheme": scheme, "steps": 64, "scale": "exponential", "exponent": 0.5,
-                  "fill": "dark-blue", "reverse": False},
-        # A cell without anything stays the colour of the page, so that what there is stands out in either theme.
+        # From the colour of the page to one colour: readable in either theme and by every eye. The exponent keeps what is little
+        # visible beside one block that is flooded.
+        "color": {"mode": "opacity", "fill": color, "scale": "exponential", "exponent": 0.4, "steps": 64, "scheme": "Oranges",
+                  "reverse": False},
         "filterValues": {"le": 1e-9},
         "cellGap": 1,
         "yAxis": {"axisPlacement": "left", "reverse": False, "unit": "none", "decimals": 0, "axisLabel": axis},

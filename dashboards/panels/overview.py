@@ -78,7 +78,7 @@ def came_and_went():
         "Watched ports that were lit in the time shown, however briefly, and are dark now. Look up the owner in the exporter's log "
         "(msg=\"listener opened\"); what opens again and again is usually a unit that fails and restarts.",
         [target(f"topk(50, {opened}) * {SERVICE}", table=True)],
-        w=12, h=9,
+        w=10, h=9,
         no_value="No watched port was opened and closed again in this time",
         columns={"instance": "Host", "port": "Port", "protocol": "Protocol", "service_name": "Service", "Value": "Opened"},
         sort="Opened",
@@ -133,7 +133,7 @@ def hosts():
             (lost,),
             table=True,
         ),
-        w=12, h=9,
+        w=14, h=9,
         no_value="No host reports: is Prometheus scraping the exporters?",
         columns={"instance": "Host", "job": "Job", "tier": "Tier", "Value #B": "Unexpected", "Value #C": "Lit",
                  "Value #D": "Watched", "Value #E": "Knocks/s", "Value #F": "Lost"},

@@ -201,15 +201,15 @@ const draw = {
     if (!cells.length) return none(box, panel);
     const most = Math.max(...cells.map(([, , value]) => value));
     const place = make("div", box); place.className = "chart";
-    const scheme = panel.options.color.scheme === "Cividis" ? ["#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838"] : ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725"];
-    // As Grafana does, so that little is near the colour of the page in either theme.
-    if (THEME === "light") scheme.reverse();
+    const { fill, exponent } = panel.options.color;
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(fill.slice(at, at + 2), 16));
+    const shade = (part) => `rgba(${red},${green},${blue},${part ** exponent})`;
     echarts.init(place).setOption({
       animation: false, textStyle: { fontFamily: "DejaVu Sans" },
       grid: { left: 8, right: 8, top: 4, bottom: 34, containLabel: true },
       xAxis: { type: "category", data: times.map(clock), axisLabel: { color: css("--faint"), interval: Math.floor(times.length / 7) }, axisTick: { show: false } },
       yAxis: { type: "category", data: found.map(({ name }) => name), axisLabel: { color: css("--faint"), interval: 7 }, axisTick: { show: false } },
-      visualMap: { min: 0, max: most, dimension: 2, orient: "horizontal", left: "center", bottom: 0, itemHeight: 160, itemWidth: 9, text: [formatted(most, panel.fieldConfig.defaults), "0"], textStyle: { color: css("--faint") }, inRange: { color: scheme } },
+      visualMap: { min: 0, max: most, dimension: 2, orient: "horizontal", left: "center", bottom: 0, itemHeight: 160, itemWidth: 9, text: [formatted(most, panel.fieldConfig.defaults), "0"], textStyle: { color: css("--faint") }, inRange: { color: [...Array(33).keys()].map((part) => shade(part / 32)) } },
       series: [{ type: "heatmap", data: cells, itemStyle: { borderWidth: 1, borderColor: css("--panel") } }],
     });
   },
