@@ -51,6 +51,18 @@ fn main() {
         start.elapsed()
     );
     record(&prometheus, &plan);
+    for alert in rules::alerts() {
+        let start = Instant::now();
+        prometheus
+            .instant(&alert.expr, plan.to as f64 / 1e3)
+            .expect("an answer");
+        println!(
+            "{:7.3} s  alert {} {}",
+            start.elapsed().as_secs_f64(),
+            alert.name(),
+            alert.severity
+        );
+    }
     let view = View::of_all(plan.from as f64 / 1e3, plan.to as f64 / 1e3, 60.0, "79");
     let slow = look(&prometheus, &view);
     assert!(slow.is_empty(), "slower than {LIMIT:?}: {slow:#?}");

@@ -46,7 +46,10 @@ def lit_that_should_be_dark():
 
 
 def mapping_of_unknown():
-    return [{"type": "special", "options": {"match": "empty", "result": {"text": "unknown", "color": VERMILLION, "index": 0}}}]
+    return [
+        {"type": "special", "options": {"match": match, "result": {"text": "unknown", "color": VERMILLION, "index": index}}}
+        for index, match in enumerate(("empty", "null"))
+    ]
 
 
 def changed_ports():
