@@ -53,6 +53,13 @@ pub enum Command {
     PrintVersion,
     /// Say what is known of these ports, in the order asked.
     Lookup(Vec<PortQuery>),
+    /// Write the bundled dashboards, rules and provisioning files.
+    WriteDashboards {
+        /// The directory to write to.
+        output: PathBuf,
+        /// Whether files that are there and differ are overwritten.
+        force: bool,
+    },
 }
 
 /// How to read and to count.
@@ -143,8 +150,15 @@ impl Flags {
 
     /// The one thing to do. Two at once are refused: which of them would be meant?
     fn one_command(&self) -> Result<Command, clap::Error> {
-        let lookup = self.subcommand.as_ref().map(|subcommand| match subcommand {
+        let subcommand = self.subcommand.as_ref().map(|subcommand| match subcommand {
             Subcommand::Lookup { ports } => ("lookup", Command::Lookup(ports.clone())),
+            Subcommand::Dashboards { output, force } => (
+                "dashboards",
+                Command::WriteDashboards {
+                    output: output.clone(),
+                    force: *force,
+                },
+            ),
         });
         let asked: Vec<(&str, Command)> = [
             self.version.then_some(("--version", Command::PrintVersion)),
@@ -152,7 +166,7 @@ impl Flags {
                 .then_some(("--config.default", Command::PrintDefaultConfig)),
             self.config_check
                 .then_some(("--config.check", Command::CheckConfig)),
-            lookup,
+            subcommand,
         ]
         .into_iter()
         .flatten()

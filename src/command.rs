@@ -12,6 +12,7 @@ use crate::args::{Args, Command, PortQuery};
 use crate::build_info;
 use crate::config::{self, Config, DEFAULT_TEXT};
 use crate::counts::Tier;
+use crate::dashboards;
 use crate::exporter::Exporter;
 use crate::log::{self, Chain};
 use crate::lookup;
@@ -29,6 +30,9 @@ pub enum Error {
     /// The log could not be set up.
     #[error(transparent)]
     Log(#[from] log::Error),
+    /// The dashboards cannot be written.
+    #[error(transparent)]
+    Dashboards(#[from] dashboards::Error),
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] web::Error),
@@ -56,6 +60,7 @@ pub fn execute(args: &Args) -> Result<ExitCode, Error> {
         Command::PrintDefaultConfig => print(DEFAULT_TEXT),
         Command::PrintVersion => print(&build_info::version_text()),
         Command::Lookup(queries) => look_up(args, queries),
+        Command::WriteDashboards { output, force } => write_dashboards(output, *force),
     }
 }
 
@@ -83,6 +88,16 @@ fn print(text: &str) -> Result<ExitCode, Error> {
         }),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
+}
+
+fn write_dashboards(output: &Path, force: bool) -> Result<ExitCode, Error> {
+    let result = dashboards::write(output, force)?;
+    print(&format!(
+        "{}: {} files written, {} as they were; README.md there says how to use them\n",
+        output.display(),
+        result.written.len(),
+        result.unchanged.len()
+    ))
 }
 
 fn look_up(args: &Args, queries: &[PortQuery]) -> Result<ExitCode, Error> {

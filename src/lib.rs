@@ -65,6 +65,7 @@ pub mod build_info;
 pub mod command;
 pub mod config;
 pub mod counts;
+pub mod dashboards;
 pub mod events;
 pub mod exporter;
 pub mod log;

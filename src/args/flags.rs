@@ -126,6 +126,17 @@ pub(super) enum Subcommand {
         #[arg(value_name = "PORT", required = true, value_parser = values::port_query)]
         ports: Vec<PortQuery>,
     },
+
+    /// Write the bundled Grafana dashboards, Prometheus rules and provisioning files into a directory
+    Dashboards {
+        /// The directory; it is made if it is not there
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+
+        /// Overwrite files that are there and differ; without it, nothing is written then
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// The tier asked for.

@@ -155,6 +155,26 @@ fn lookup_takes_ports_as_people_write_them() {
 }
 
 #[test]
+fn dashboards_need_a_directory_and_overwrite_only_when_told() {
+    let command = |line| parse(line).unwrap().command;
+    assert_eq!(
+        command("dashboards --output out"),
+        Command::WriteDashboards {
+            output: "out".into(),
+            force: false
+        }
+    );
+    assert_eq!(
+        command("dashboards --force --output=out"),
+        Command::WriteDashboards {
+            output: "out".into(),
+            force: true
+        }
+    );
+    assert!(refused("dashboards").contains("--output"));
+}
+
+#[test]
 fn listen_addresses_are_read_and_written_alike() {
     for text in [
         ":10561",

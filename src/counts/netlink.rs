@@ -145,6 +145,8 @@ impl Netlink {
             .spawn({
                 let shared = Arc::clone(&shared);
                 move || {
+                    // Of this thread alone. It is no harm where it is refused.
+                    let _ = setpriority_process(None, NICENESS);
                     privileges::reduce_thread(&[]);
                     shared.read_until(&stopped);
                 }
@@ -290,8 +292,6 @@ impl Shared {
     }
 
     fn try_read_until(&self, stopped: &PipeReader) -> io::Result<()> {
-        // Of this thread alone. It is no harm where it is refused.
-        let _ = setpriority_process(None, NICENESS);
         // Descriptors of its own, so that waiting needs no lock.
         let sockets = self.books().descriptors()?;
         let may_gather = self.books().have_large_buffers();

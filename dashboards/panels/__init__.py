@@ -1,0 +1,1 @@
+"""What each dashboard shows, and what all of them share (grafana.py)."""
