@@ -164,12 +164,16 @@ pub static FAMILIES: [Family; 32] = [
     Family {
         name: "darkport_last_attempt_timestamp_seconds",
         kind: Kind::Gauge,
-        help: "When the newest attempt on the port came, in seconds since 1970; absent until one did. Tier kernel only.",
+        help: "When the newest attempt on the port came, in seconds since 1970; 0 until one came, because nobody \
+               outside may create a series. Tier kernel only.",
         labels: PORT,
         tiers: KERNEL,
         values: Values::Port {
             protocols: BOTH,
-            value: |watched| watched.counts.last_attempt.map(seconds),
+            value: |watched| {
+                let none_yet = watched.counts.attempts.map(|_| 0.0);
+                watched.counts.last_attempt.map(seconds).or(none_yet)
+            },
         },
     },
     // Listeners of this host.
