@@ -55,7 +55,7 @@ def by_host(title, description, expr, unit, no_value, **more):
 
 
 def moment(title, description, family, no_value):
-    return stat(title, description, [target(f"max({one(family)}) * 1000", "newest", instant=True)], w=5,
+    return stat(title, description, [target(f"max({one(family)} > 0) * 1000", "newest", instant=True)], w=5,
                 unit="dateTimeFromNow", no_value=no_value)
 
 
