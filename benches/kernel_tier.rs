@@ -51,6 +51,9 @@ mod linux {
             .filter(|arg| !arg.starts_with('-'))
             .collect();
         let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|one| one == name);
+        if wants("memory") {
+            memory();
+        }
         if wants("packet") {
             nanoseconds_a_run();
         }
@@ -237,6 +240,16 @@ mod linux {
                 }
             }
         });
+    }
+
+    /// What starting the tier leaves in memory: the mapped counters are files there, what it allocates is anonymous.
+    fn memory() {
+        let held = start();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        for line in status.lines().filter(|line| line.contains("Rss")) {
+            println!("{line}");
+        }
+        drop(held);
     }
 
     /// What a scrape reads: the sums of the space and 40 ports; at rest, and with every block knocked on in between.
