@@ -327,6 +327,7 @@ impl Sampler {
                 if !may_be_client {
                     lights.classes.add(port, registry.class(port), 1);
                     lights.blocks.add(port, 1);
+                    lights.ports.insert(port);
                 }
             }
             lights

@@ -12,6 +12,7 @@ use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use darkport_exporter::api::{Document, Glance};
 use darkport_exporter::counts::Tier;
 use darkport_exporter::web::{self, ListenAddress, Options, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +26,16 @@ const LONG: Duration = Duration::from_secs(60);
 /// For time-outs that a test waits for.
 const SHORT: Duration = Duration::from_millis(500);
 
+const PORTS: &str = "{\"lit\":{}}";
+const FACTS: &str = "{\"classes\":{}}";
+
+fn document(text: &str) -> Document {
+    Document {
+        json: text.as_bytes().into(),
+        id: "00c0ffee".to_owned(),
+    }
+}
+
 struct Fake<F> {
     scrape: F,
     is_ready: Arc<AtomicBool>,
@@ -33,6 +44,18 @@ struct Fake<F> {
 impl<F: Fn() -> String + Send + Sync + 'static> Site for Fake<F> {
     fn scrape(&self) -> Option<String> {
         Some((self.scrape)())
+    }
+
+    fn ports(&self) -> Option<Document> {
+        Some(document(PORTS))
+    }
+
+    fn facts(&self) -> Option<Document> {
+        Some(document(FACTS))
+    }
+
+    fn glance(&self) -> Option<Arc<Glance>> {
+        None
     }
 
     fn is_ready(&self) -> bool {
@@ -311,11 +334,9 @@ async fn unknown_paths_are_told_the_known_ones() {
             reply.header("content-type"),
             Some("text/plain; charset=utf-8")
         );
-        assert!(
-            reply
-                .text()
-                .ends_with("\n/metrics\n/\n/-/healthy\n/-/ready\n")
-        );
+        assert!(reply.text().ends_with(
+            "\n/metrics\n/\n/map\n/api/v1/ports\n/api/v1/ports/facts\n/-/healthy\n/-/ready\n"
+        ));
     }
     server.stop().await;
 }
