@@ -103,8 +103,8 @@ impl Front {
             Route::Telemetry => self.scrape(request.headers()).await,
             Route::Landing => self.landing().await,
             Route::Map => map::map(self.dashboard.as_ref()),
-            Route::Ports => self.document(request.headers(), |site| site.ports()).await,
-            Route::Facts => self.document(request.headers(), |site| site.facts()).await,
+            Route::Ports => self.document(request.headers(), <dyn Site>::ports).await,
+            Route::Facts => self.document(request.headers(), <dyn Site>::facts).await,
             Route::Healthy => plain(StatusCode::OK, "darkport_exporter is healthy.\n"),
             Route::Ready if self.site.is_ready() => {
                 plain(StatusCode::OK, "darkport_exporter is ready.\n")
@@ -159,7 +159,7 @@ impl Front {
         }
     }
 
-    /// A document, unless the client holds this very one. Documents that are made anew are new to everybody.
+    /// A document, unless the client holds this very one.
     async fn document(
         &self,
         headers: &HeaderMap,
