@@ -430,6 +430,20 @@ fn what_is_unknown_does_not_look_dark() {
     assert_eq!(browser.run(veiled), false);
     assert_eq!(browser.errors(), [Value::Null; 0]);
 
+    // It hangs, goes on, and ends.
+    watching.exporter.process.signal("STOP");
+    let status = |expected: &str| {
+        wait_for(expected, || {
+            (browser.text("status") == expected).then_some(())
+        });
+    };
+    status("connection lost");
+    wait_for("the frame", || (browser.run(veiled) == true).then_some(()));
+    watching.exporter.process.signal("CONT");
+    let tier = browser.run("return live.tier");
+    status(&format!("live, tier {}", tier.as_str().unwrap()));
+    wait_for("the frame", || (browser.run(veiled) == false).then_some(()));
+
     watching.exporter.process.signal("TERM");
     assert!(watching.exporter.process.ended().success());
     browser.wait_for_looks(2);
