@@ -14,7 +14,7 @@ use clap::{CommandFactory, Parser};
 use crate::counts::Tier;
 use crate::log::{Format, Level};
 use crate::sockets::Choice;
-use crate::web::{ListenAddress, TelemetryPath};
+use crate::web::{DashboardUrl, ListenAddress, TelemetryPath};
 
 mod flags;
 mod values;
@@ -84,6 +84,8 @@ pub struct Web {
     pub telemetry_path: TelemetryPath,
     /// How many scrapes may run at the same time; `None`: any number.
     pub max_requests: Option<NonZeroUsize>,
+    /// Where the map leads to from a port; `None`: nowhere.
+    pub dashboard_url: Option<DashboardUrl>,
 }
 
 /// What to log, and in which form.
@@ -140,6 +142,7 @@ impl Flags {
                 listen: self.listen_address,
                 telemetry_path: self.telemetry_path,
                 max_requests: NonZeroUsize::new(self.max_requests),
+                dashboard_url: self.dashboard_url,
             },
             log: Log {
                 level: self.log_level,

@@ -180,6 +180,7 @@ async fn run(
     let options = web::Options {
         telemetry_path: args.web.telemetry_path.clone(),
         max_requests: args.web.max_requests.map_or(0, NonZeroUsize::get),
+        dashboard_url: args.web.dashboard_url.clone(),
         ..web::Options::default()
     };
     let end = async {

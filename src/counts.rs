@@ -208,6 +208,18 @@ impl Counts {
         }
     }
 
+    /// The ports that have had a knock since start, with what was counted there, in the order of [`PortSet::iter`]; `None`
+    /// where the tier does not see knocks. Walks the whole space: for a person who looks at it, not for a scrape.
+    #[must_use]
+    pub fn knocked(&self) -> Option<Vec<(Port, PortCounts)>> {
+        match self {
+            Self::Kernel(kernel) => kernel.knocked(),
+            #[cfg(target_os = "linux")]
+            Self::Netlink(_) => None,
+            Self::Polled(_) => None,
+        }
+    }
+
     /// The collector that feeds this tier beside the socket table, and whether it works.
     #[must_use]
     pub fn collector(&self) -> Option<(Collector, bool)> {

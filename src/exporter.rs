@@ -3,15 +3,19 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::api::{self, Document, Glance};
 use crate::config::{self, Config};
 use crate::counts::Tier;
 use crate::metrics;
 use crate::sampler::Sampler;
-use crate::snapshot::Reload;
+use crate::snapshot::{Reload, Snapshot};
+
+/// How long a sample is shown to everybody who looks at the ports: however many look, one second costs one sample.
+const SHARED_FOR: Duration = Duration::from_secs(1);
 
 /// What runs behind the web front.
 #[derive(Debug)]
@@ -22,6 +26,17 @@ pub struct Exporter {
     tier: Tier,
     sampling: Mutex<Sampling>,
     ready: AtomicBool,
+    glance: ArcSwapOption<Glance>,
+    shown: Mutex<Shown>,
+}
+
+/// What was last shown to those who look at the ports.
+#[derive(Debug, Default)]
+struct Shown {
+    /// When it was sampled, and what it says.
+    live: Option<(Instant, Document)>,
+    /// The configuration it is about, and what that says of the ports.
+    facts: Option<(Arc<Config>, Document)>,
 }
 
 /// What one sample at a time may use.
@@ -47,6 +62,8 @@ impl Exporter {
                 },
             }),
             ready: AtomicBool::new(false),
+            glance: ArcSwapOption::empty(),
+            shown: Mutex::default(),
         }
     }
 
@@ -61,7 +78,7 @@ impl Exporter {
         let config = self.config.load_full();
         let snapshot = sampling.sample(&config);
         drop(sampling);
-        self.ready.store(true, Ordering::Release);
+        self.taken(&snapshot);
         metrics::encode(&snapshot)
     }
 
@@ -70,8 +87,56 @@ impl Exporter {
     pub fn tick(&self) {
         let mut sampling = self.sampling();
         let config = self.config.load_full();
-        drop(sampling.sample(&config));
+        let snapshot = sampling.sample(&config);
         drop(sampling);
+        self.taken(&snapshot);
+    }
+
+    /// What listens and what was counted, as [`api::live`] writes it, from a sample at most a second old that is shared by
+    /// all who ask. Blocks as [`scrape`](Self::scrape) does.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn ports(&self) -> Result<Document, api::Error> {
+        // Held while the sample is taken: whoever asks meanwhile waits for the same one.
+        let mut shown = self.shown();
+        if let Some((at, live)) = &shown.live
+            && at.elapsed() < SHARED_FOR
+        {
+            return Ok(live.clone());
+        }
+        let mut sampling = self.sampling();
+        let config = self.config.load_full();
+        let snapshot = sampling.sample(&config);
+        let knocked = sampling.sampler.counts().knocked();
+        drop(sampling);
+        let at = Instant::now();
+        self.taken(&snapshot);
+        let facts = shown.facts(&config)?;
+        let live = api::live(&snapshot, SystemTime::now(), knocked.as_deref(), &facts.id)?;
+        shown.live = Some((at, live.clone()));
+        Ok(live)
+    }
+
+    /// What is known of each port beforehand, as [`api::facts`] writes it. Blocks while it is worked out, once for each
+    /// configuration.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn facts(&self) -> Result<Document, api::Error> {
+        let config = self.config.load_full();
+        self.shown().facts(&config)
+    }
+
+    /// What the last sample came to; `None` before the first one.
+    #[must_use]
+    pub fn glance(&self) -> Option<Arc<Glance>> {
+        self.glance.load_full()
+    }
+
+    fn taken(&self, snapshot: &Snapshot<'_>) {
+        let glance = Glance::of(snapshot, SystemTime::now());
+        self.glance.store(Some(Arc::new(glance)));
         self.ready.store(true, Ordering::Release);
     }
 
@@ -114,14 +179,31 @@ impl Exporter {
         self.tier
     }
 
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A sample that panicked has left its counters as they were; the next one goes on from there.
     fn sampling(&self) -> MutexGuard<'_, Sampling> {
         self.sampling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Shown {
+    fn facts(&mut self, config: &Arc<Config>) -> Result<Document, api::Error> {
+        if let Some((of, facts)) = &self.facts
+            && Arc::ptr_eq(of, config)
+        {
+            return Ok(facts.clone());
+        }
+        let facts = api::facts(config)?;
+        self.facts = Some((Arc::clone(config), facts.clone()));
+        Ok(facts)
+    }
+}
+
 impl Sampling {
-    fn sample<'a>(&mut self, config: &'a Config) -> crate::snapshot::Snapshot<'a> {
+    fn sample<'a>(&mut self, config: &'a Config) -> Snapshot<'a> {
         self.sampler.sample(config, self.reload, SystemTime::now())
     }
 }

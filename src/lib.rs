@@ -11,6 +11,7 @@
 //!                    │          │        ├ counts      the tiers                  what came, what was opened
 //!                    │          │        ├ audit       /proc/net/snmp             what the host itself counted
 //!                    │          └──────→ Sampler ── sample() ──→ Snapshot ─→ metrics::encode ─→ web /metrics
+//!                    │                      │                       └→ api ─────────────→ web /api/v1/ports, /map
 //!                    │                      └─→ events (log)
 //!                    └→ registry (IANA) ────┘
 //! ```
@@ -39,6 +40,7 @@
 //! | [`events`] | listeners that open and close, told in the log | metrics, HTTP |
 //! | [`snapshot`] | what was seen at one moment: plain data | where it comes from |
 //! | [`metrics`] | [`metrics::FAMILIES`], the one table of families, and the encoding; names prometheus | readers, HTTP |
+//! | [`api`] | a snapshot, and what is known of each port, as JSON; names serde_json | readers, HTTP |
 //! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
 //! | [`lookup`] | the answer to `lookup` | where it is printed |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |
@@ -59,6 +61,7 @@
 // A panic on anything from outside is a defect, so the ways to one are named.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
 
+pub mod api;
 pub mod args;
 pub mod audit;
 pub mod build_info;

@@ -238,6 +238,7 @@ impl Sampler {
             for port in view.sure.iter() {
                 lights.classes.add(port, registry.class(port), 1);
                 lights.blocks.add(port, 1);
+                lights.ports.insert(port);
             }
             lights
         });

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::counts::{ByBlock, ByClass, Knocks, PortCounts, Tier};
 use crate::owners::Owner;
-use crate::port::Port;
+use crate::port::{Port, PortSet};
 use crate::registry::Assignment;
 use crate::sockets::Listener;
 
@@ -96,13 +96,15 @@ pub struct Space {
     pub knocks: Option<Knocks>,
 }
 
-/// Ports with a listener now, summed.
+/// Ports with a listener now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lights {
     /// By class.
     pub classes: ByClass,
     /// By block.
     pub blocks: ByBlock,
+    /// Each of them.
+    pub ports: PortSet,
 }
 
 /// A part of the exporter that can fail alone.

@@ -21,20 +21,25 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::api::{Document, Glance};
 use crate::counts::Tier;
 use crate::exporter::Exporter;
 use crate::log::{Chain, Limiter};
 
 mod address;
 mod connection;
+mod dashboard;
 mod encoding;
 mod landing;
 mod listen;
+mod map;
+mod page;
 mod path;
 mod places;
 mod routes;
 
 pub use address::{BadAddress, Host, ListenAddress};
+pub use dashboard::{BadUrl, DashboardUrl};
 pub use listen::{Error, bind};
 pub use path::{BadPath, TelemetryPath};
 
@@ -46,6 +51,13 @@ pub trait Site: Send + Sync + 'static {
     /// The answer to a scrape, in text format 0.0.4; `None` where there can be none, which is told in the log. May block:
     /// it is called off the async threads.
     fn scrape(&self) -> Option<String>;
+    /// What listens and what was counted, as JSON; `None` where there can be none, which is told in the log. May block. Asked
+    /// however often, it must not sample more than once a second.
+    fn ports(&self) -> Option<Document>;
+    /// What is known of each port beforehand, as JSON; otherwise as [`ports`](Self::ports).
+    fn facts(&self) -> Option<Document>;
+    /// What the last sample came to; `None` before the first. Must not block.
+    fn glance(&self) -> Option<Arc<Glance>>;
     /// Whether a first sample was taken. Must not block.
     fn is_ready(&self) -> bool;
     /// The tier in use. Must not block.
@@ -57,6 +69,22 @@ impl Site for Exporter {
         Self::scrape(self)
             .inspect_err(|error| tracing::error!(error = %Chain(error), "scrape failed"))
             .ok()
+    }
+
+    fn ports(&self) -> Option<Document> {
+        Self::ports(self)
+            .inspect_err(|error| tracing::error!(error = %Chain(error), "ports cannot be told"))
+            .ok()
+    }
+
+    fn facts(&self) -> Option<Document> {
+        Self::facts(self)
+            .inspect_err(|error| tracing::error!(error = %Chain(error), "facts cannot be told"))
+            .ok()
+    }
+
+    fn glance(&self) -> Option<Arc<Glance>> {
+        Self::glance(self)
     }
 
     fn is_ready(&self) -> bool {
@@ -75,6 +103,8 @@ pub struct Options {
     pub telemetry_path: TelemetryPath,
     /// Scrapes at a time, those that wait for their turn included; beyond it the answer is 503. 0: no limit.
     pub max_requests: usize,
+    /// Where the map leads to from a port.
+    pub dashboard_url: Option<DashboardUrl>,
     /// Connections at a time, over all listeners.
     pub connections: usize,
     /// Time for the head of a request, from its first byte; for the first request, from the connection on.
@@ -92,6 +122,7 @@ impl Default for Options {
         Self {
             telemetry_path: TelemetryPath::default(),
             max_requests: 40,
+            dashboard_url: None,
             connections: places::room(),
             head_timeout: Duration::from_secs(10),
             // Prometheus gives up an idle connection after 5 minutes. The server should not be the first to do so: a

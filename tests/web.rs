@@ -12,6 +12,7 @@ use std::sync::mpsc as blocking;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use darkport_exporter::api::{Document, Glance};
 use darkport_exporter::counts::Tier;
 use darkport_exporter::web::{self, ListenAddress, Options, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +26,16 @@ const LONG: Duration = Duration::from_secs(60);
 /// For time-outs that a test waits for.
 const SHORT: Duration = Duration::from_millis(500);
 
+const PORTS: &str = "{\"lit\":{}}";
+const FACTS: &str = "{\"classes\":{}}";
+
+fn document(text: &str) -> Document {
+    Document {
+        json: text.as_bytes().into(),
+        id: "00c0ffee".to_owned(),
+    }
+}
+
 struct Fake<F> {
     scrape: F,
     is_ready: Arc<AtomicBool>,
@@ -33,6 +44,18 @@ struct Fake<F> {
 impl<F: Fn() -> String + Send + Sync + 'static> Site for Fake<F> {
     fn scrape(&self) -> Option<String> {
         Some((self.scrape)())
+    }
+
+    fn ports(&self) -> Option<Document> {
+        Some(document(PORTS))
+    }
+
+    fn facts(&self) -> Option<Document> {
+        Some(document(FACTS))
+    }
+
+    fn glance(&self) -> Option<Arc<Glance>> {
+        None
     }
 
     fn is_ready(&self) -> bool {
@@ -287,6 +310,105 @@ async fn the_landing_page_says_what_this_is_and_runs_nothing() {
 }
 
 #[tokio::test]
+async fn the_map_may_run_its_own_script_and_ask_its_own_server() {
+    let server = Server::plain();
+    let reply = server.get("/map").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    let policy = reply.header("content-security-policy").unwrap();
+    let mut directives: Vec<&str> = policy.split(';').map(str::trim).collect();
+    directives.retain(|directive| {
+        !directive.starts_with("style-src 'sha256-")
+            && !directive.starts_with("script-src 'sha256-")
+    });
+    assert_eq!(
+        directives,
+        [
+            "default-src 'none'",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ]
+    );
+    assert_eq!(reply.header("referrer-policy"), Some("no-referrer"));
+    assert!(!reply.text().contains("{{"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn documents_are_json_and_are_not_sent_twice() {
+    let server = Server::plain();
+    for (path, text) in [("/api/v1/ports", PORTS), ("/api/v1/ports/facts", FACTS)] {
+        let reply = server.get(path).await;
+        assert_eq!((reply.status, reply.text()), (200, text));
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+        assert_eq!(reply.header("cache-control"), Some("no-cache"));
+        assert_eq!(reply.header("vary"), Some("Accept-Encoding"));
+        assert_eq!(reply.header("etag"), Some("W/\"00c0ffee\""));
+
+        let reply = server.ask("GET", path, "Accept-Encoding: gzip\r\n").await;
+        assert_eq!(reply.header("content-encoding"), Some("gzip"));
+        let mut unpacked = String::new();
+        flate2::read::GzDecoder::new(&*reply.body)
+            .read_to_string(&mut unpacked)
+            .unwrap();
+        assert_eq!(unpacked, text);
+
+        for held in [
+            "W/\"00c0ffee\"",
+            "\"00c0ffee\"",
+            "\"a\", W/\"00c0ffee\"",
+            "*",
+        ] {
+            let reply = server
+                .ask("GET", path, &format!("If-None-Match: {held}\r\n"))
+                .await;
+            assert_eq!((reply.status, &*reply.body), (304, &b""[..]), "{held}");
+            assert_eq!(reply.header("etag"), Some("W/\"00c0ffee\""));
+        }
+        let reply = server
+            .ask("GET", path, "If-None-Match: \"00c0ffe\"\r\n")
+            .await;
+        assert_eq!(reply.status, 200);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn looking_at_ports_counts_as_a_scrape() {
+    let (scrape, mut begins, go_on) = held();
+    let options = Options {
+        max_requests: 1,
+        ..Options::default()
+    };
+    let server = Server::start(options, scrape);
+    let mut stream = server.connect().await;
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    soon(begins.recv()).await.unwrap();
+    for path in ["/api/v1/ports", "/api/v1/ports/facts"] {
+        let reply = server.get(path).await;
+        assert_eq!(reply.status, 503, "{path}");
+        assert_eq!(reply.header("retry-after"), Some("1"));
+    }
+    // Pages answer nevertheless.
+    for path in ["/", "/map"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+    go_on.send(()).unwrap();
+    assert_eq!(Reply::of(&read_to_end(stream).await).status, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_telemetry_path_can_be_elsewhere() {
     let options = Options {
         telemetry_path: "/m".parse().unwrap(),
@@ -311,11 +433,9 @@ async fn unknown_paths_are_told_the_known_ones() {
             reply.header("content-type"),
             Some("text/plain; charset=utf-8")
         );
-        assert!(
-            reply
-                .text()
-                .ends_with("\n/metrics\n/\n/-/healthy\n/-/ready\n")
-        );
+        assert!(reply.text().ends_with(
+            "\n/metrics\n/\n/map\n/api/v1/ports\n/api/v1/ports/facts\n/-/healthy\n/-/ready\n"
+        ));
     }
     server.stop().await;
 }

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use darkport_exporter::api::{Document, Glance};
 use darkport_exporter::counts::Tier;
 use darkport_exporter::web::{self, Options, Site};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -17,6 +18,18 @@ struct Fake;
 impl Site for Fake {
     fn scrape(&self) -> Option<String> {
         Some("up 1\n".into())
+    }
+
+    fn ports(&self) -> Option<Document> {
+        None
+    }
+
+    fn facts(&self) -> Option<Document> {
+        None
+    }
+
+    fn glance(&self) -> Option<Arc<Glance>> {
+        None
     }
 
     fn is_ready(&self) -> bool {

@@ -9,7 +9,7 @@ use super::values::{self, PortQuery};
 use crate::counts::Tier;
 use crate::log::{Format, Level};
 use crate::sockets::Choice;
-use crate::web::{ListenAddress, TelemetryPath};
+use crate::web::{DashboardUrl, ListenAddress, TelemetryPath};
 
 /// Reports what listens and what arrives on the ports that should be silent, to Prometheus.
 #[derive(Debug, Parser)]
@@ -88,6 +88,10 @@ pub(super) struct Flags {
         allow_negative_numbers = true
     )]
     pub(super) max_requests: usize,
+
+    /// Where /map leads to from a port: the URL of a dashboard, with {port} and {protocol} where they belong
+    #[arg(long = "web.dashboard-url", value_name = "TEMPLATE")]
+    pub(super) dashboard_url: Option<DashboardUrl>,
 
     /// The least level that is logged
     #[arg(

@@ -14,7 +14,7 @@ fn refused(line: &str) -> String {
 }
 
 /// Every long flag and its default as the interface has them; a flag without a value has no default.
-const TABLE: [(&str, Option<&str>); 15] = [
+const TABLE: [(&str, Option<&str>); 16] = [
     ("config.file", None),
     ("config.check", None),
     ("config.default", None),
@@ -26,6 +26,7 @@ const TABLE: [(&str, Option<&str>); 15] = [
     ("web.listen-address", Some(":10561")),
     ("web.telemetry-path", Some("/metrics")),
     ("web.max-requests", Some("40")),
+    ("web.dashboard-url", None),
     ("log.level", Some("info")),
     ("log.format", Some("logfmt")),
     ("version", None),
@@ -90,6 +91,7 @@ fn without_flags_it_serves_with_the_defaults() {
                 }],
                 telemetry_path: TelemetryPath::default(),
                 max_requests: NonZeroUsize::new(40),
+                dashboard_url: None,
             },
             log: Log {
                 level: Level::Info,
@@ -104,13 +106,13 @@ fn values_follow_after_a_space_or_an_equals_sign() {
     let apart = parse(
         "--config.file a.yml --collector.tier kernel --collector.sockets netstat2 --collector.poll-interval 500ms \
          --collector.tap off --path.procfs /host/proc --web.listen-address localhost:1 --web.telemetry-path /m \
-         --web.max-requests 0 --log.level debug --log.format json",
+         --web.max-requests 0 --web.dashboard-url http://h/{port} --log.level debug --log.format json",
     )
     .unwrap();
     let joined = parse(
         "--config.file=a.yml --collector.tier=kernel --collector.sockets=netstat2 --collector.poll-interval=500ms \
          --collector.tap=off --path.procfs=/host/proc --web.listen-address=localhost:1 --web.telemetry-path=/m \
-         --web.max-requests=0 --log.level=debug --log.format=json",
+         --web.max-requests=0 --web.dashboard-url=http://h/{port} --log.level=debug --log.format=json",
     )
     .unwrap();
     assert_eq!(apart, joined);

@@ -136,6 +136,22 @@ impl Attached {
         self.kernel.read().udp_refused()
     }
 
+    /// The ports that have had a knock since start, with what was counted there, in the order of [`PortSet::iter`]; `None`
+    /// where knocks are not counted. Walks the whole space.
+    #[must_use]
+    pub fn knocked(&self) -> Option<Vec<(Port, PortCounts)>> {
+        let reading = self.kernel.read();
+        if !reading.knocks_are_counted() {
+            return None;
+        }
+        let with_counts = |port| {
+            let counts = reading.counts(port);
+            let knocks = counts.refused.unwrap_or(0) + counts.filtered.unwrap_or(0);
+            (knocks > 0).then_some((port, counts))
+        };
+        Some(PortSet::full().iter().filter_map(with_counts).collect())
+    }
+
     /// The listener events since this was last asked.
     pub fn events(&mut self) -> Vec<ListenerEvent> {
         self.events.try_iter().collect()

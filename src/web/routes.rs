@@ -10,25 +10,37 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Options, Site, TelemetryPath, encoding, landing};
+use super::{DashboardUrl, Options, Site, TelemetryPath, encoding, landing, map};
+use crate::api::Document;
 use crate::log::Limiter;
 
 /// Scrapes that are worked on at a time. They wait for the same sampler and would only fill the memory together.
 const WORKED_ON: usize = 2;
 
+/// How old a sample the landing page shows without asking for a new one, and how long it waits for that.
+const GLANCE_AGE: Duration = Duration::from_secs(5);
+const GLANCE_WAIT: Duration = Duration::from_secs(2);
+
 const LANDING: &str = "/";
+const MAP: &str = "/map";
+const PORTS: &str = "/api/v1/ports";
+const FACTS: &str = "/api/v1/ports/facts";
 const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 /// Prometheus' text format, as its exposition format document names it.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const JSON: &str = "application/json";
 
 type Answer = Response<Full<Bytes>>;
 
 enum Route {
     Telemetry,
     Landing,
+    Map,
+    Ports,
+    Facts,
     Healthy,
     Ready,
 }
@@ -37,6 +49,7 @@ enum Route {
 pub(super) struct Front {
     site: Arc<dyn Site>,
     telemetry: TelemetryPath,
+    dashboard: Option<DashboardUrl>,
     /// One permit for each scrape that is asked for.
     asked: Arc<Semaphore>,
     /// One permit for each scrape that is worked on.
@@ -52,6 +65,7 @@ impl Front {
         Self {
             site,
             telemetry: options.telemetry_path.clone(),
+            dashboard: options.dashboard_url.clone(),
             asked: Arc::new(Semaphore::new(most)),
             worked_on: Arc::new(Semaphore::new(WORKED_ON)),
         }
@@ -87,7 +101,10 @@ impl Front {
         }
         match route {
             Route::Telemetry => self.scrape(request.headers()).await,
-            Route::Landing => landing::page(&*self.site, &self.telemetry),
+            Route::Landing => self.landing().await,
+            Route::Map => map::map(self.dashboard.as_ref()),
+            Route::Ports => self.document(request.headers(), <dyn Site>::ports).await,
+            Route::Facts => self.document(request.headers(), <dyn Site>::facts).await,
             Route::Healthy => plain(StatusCode::OK, "darkport_exporter is healthy.\n"),
             Route::Ready if self.site.is_ready() => {
                 plain(StatusCode::OK, "darkport_exporter is ready.\n")
@@ -105,6 +122,9 @@ impl Front {
         }
         match path {
             LANDING => Some(Route::Landing),
+            MAP => Some(Route::Map),
+            PORTS => Some(Route::Ports),
+            FACTS => Some(Route::Facts),
             HEALTHY => Some(Route::Healthy),
             READY => Some(Route::Ready),
             _ => None,
@@ -113,7 +133,15 @@ impl Front {
 
     fn not_found(&self) -> Answer {
         let mut text = String::from("No such page. There are:\n");
-        for path in [self.telemetry.as_str(), LANDING, HEALTHY, READY] {
+        for path in [
+            self.telemetry.as_str(),
+            LANDING,
+            MAP,
+            PORTS,
+            FACTS,
+            HEALTHY,
+            READY,
+        ] {
             text.push_str(path);
             text.push('\n');
         }
@@ -121,36 +149,132 @@ impl Front {
     }
 
     async fn scrape(&self, headers: &HeaderMap) -> Answer {
+        let as_gzip = encoding::wants_gzip(headers);
+        let made = self
+            .work(move |site| packed(site.scrape()?.into_bytes(), as_gzip))
+            .await;
+        match made {
+            Ok(body) => encoded(METRICS, body, as_gzip),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// A document, unless the client holds this very one.
+    async fn document(
+        &self,
+        headers: &HeaderMap,
+        ask: impl Fn(&dyn Site) -> Option<Document> + Send + 'static,
+    ) -> Answer {
+        let as_gzip = encoding::wants_gzip(headers);
+        let held: Vec<HeaderValue> = headers
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .cloned()
+            .collect();
+        let made = self
+            .work(move |site| {
+                let document = ask(site)?;
+                // Weak: the same content, as it is and compressed.
+                let tag = format!("W/\"{}\"", document.id);
+                if names(&held, &tag) {
+                    return Some((tag, None));
+                }
+                let body = if as_gzip {
+                    packed(document.json.to_vec(), true)?.into()
+                } else {
+                    Bytes::from_owner(document.json)
+                };
+                Some((tag, Some(body)))
+            })
+            .await;
+        let (tag, body) = match made {
+            Ok(made) => made,
+            Err(refusal) => return refusal,
+        };
+        let mut answer = match body {
+            Some(body) => encoded(JSON, body, as_gzip),
+            None => not_modified(),
+        };
+        let headers = answer.headers_mut();
+        // To be kept, and asked about before it is used again.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        if let Ok(tag) = HeaderValue::from_str(&tag) {
+            headers.insert(header::ETAG, tag);
+        }
+        answer
+    }
+
+    /// The landing page shows a sample that somebody else has asked for; only where that is old it asks for one itself, and
+    /// not for long.
+    async fn landing(&self) -> Answer {
+        let is_old = self.site.glance().is_none_or(|glance| {
+            // A clock that was set back makes a sample look new; the next one is.
+            glance.sampled_at.elapsed().unwrap_or_default() > GLANCE_AGE
+        });
+        if is_old {
+            let sampling = self.work(|site| site.ports().map(drop));
+            let _ = tokio::time::timeout(GLANCE_WAIT, sampling).await;
+        }
+        landing::landing(&*self.site, &self.telemetry)
+    }
+
+    /// Does what may block, in its turn and within the limits.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Site) -> Option<T> + Send + 'static,
+    ) -> Result<T, Answer> {
         let Ok(asked) = Arc::clone(&self.asked).try_acquire_owned() else {
-            return too_many();
+            return Err(too_many());
         };
         let Ok(turn) = Arc::clone(&self.worked_on).acquire_owned().await else {
-            return failed();
+            return Err(failed());
         };
-        let as_gzip = encoding::wants_gzip(headers);
         let site = Arc::clone(&self.site);
         let made = tokio::task::spawn_blocking(move || {
             // Held by the work and not by the one who waits for it, who may hang up and ask again.
             let _held: [OwnedSemaphorePermit; 2] = [asked, turn];
-            let text = site.scrape()?.into_bytes();
-            if as_gzip {
-                encoding::gzip(&text).ok()
-            } else {
-                Some(text)
-            }
+            work(&*site)
         })
         .await;
-        let Ok(Some(body)) = made else {
-            return failed();
-        };
-        let mut answer = respond(StatusCode::OK, METRICS, body);
-        let headers = answer.headers_mut();
-        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        if as_gzip {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        answer
+        made.ok().flatten().ok_or_else(failed)
     }
+}
+
+fn packed(text: Vec<u8>, as_gzip: bool) -> Option<Vec<u8>> {
+    if as_gzip {
+        encoding::gzip(&text).ok()
+    } else {
+        Some(text)
+    }
+}
+
+fn encoded(kind: &'static str, body: impl Into<Bytes>, as_gzip: bool) -> Answer {
+    let mut answer = respond(StatusCode::OK, kind, body);
+    let headers = answer.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if as_gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    answer
+}
+
+/// Whether an If-None-Match names this tag (RFC 9110, section 13.1.2).
+fn names(held: &[HeaderValue], tag: &str) -> bool {
+    let opaque = tag.trim_start_matches("W/");
+    held.iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|value| value == "*" || value.trim_start_matches("W/") == opaque)
+}
+
+fn not_modified() -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::NOT_MODIFIED;
+    answer
+        .headers_mut()
+        .insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    answer
 }
 
 fn too_many() -> Answer {
