@@ -51,8 +51,9 @@ impl fmt::Display for Tier {
     }
 }
 
-/// The tier in use. The sampler calls [`before_read`](Self::before_read), reads the socket table as
-/// [`wanted`](Self::wanted), then calls [`after_read`](Self::after_read), with `None` where it could not be read.
+/// The tier in use. The sampler calls [`before_read`](Self::before_read), reads the socket table, with
+/// connections where [`wants_connections`](Self::wants_connections) says so, then calls [`after_read`](Self::after_read),
+/// with `None` where it could not be read.
 #[derive(Debug)]
 pub enum Counts {
     /// eBPF programs.
