@@ -27,6 +27,7 @@
 //! | [`command`] | does what the command line asks for | how any of it is done |
 //! | [`start`] | chooses reader and tier, and says why not the better ones | metrics, HTTP |
 //! | [`config`] | a YAML file → [`config::Config`], valid by construction, every problem at once | sockets, metrics, HTTP |
+//! | [`yaml`] | a YAML file → a tree with places, decoded with every problem noted | what a key means |
 //! | [`port`] | ports, ranges, blocks, sets of ports | anything but the standard library |
 //! | [`registry`] | IANA: what is this port? | watch sets, sockets |
 //! | [`watch`] | whose port it is, who may listen there | files, metrics |
@@ -80,3 +81,4 @@ pub mod sockets;
 pub mod start;
 pub mod watch;
 pub mod web;
+pub mod yaml;

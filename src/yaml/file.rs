@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Error, MAX_FILE_BYTES};
 
 /// Reads a file whole, but no more of it than a configuration may have.
-pub(super) fn read(path: &Path) -> Result<String, Error> {
+pub(crate) fn read(path: &Path) -> Result<String, Error> {
     let failed = |cause| Error::Read {
         path: path.to_owned(),
         cause,
