@@ -43,6 +43,8 @@ pub struct Config {
     pub namespaces: Namespaces,
     /// Where this comes from: the path of the file as it was given, or `embedded default`.
     pub source: String,
+    /// The same as YAML, without comments.
+    pub text: Arc<str>,
 }
 
 /// How much may be reported.
@@ -156,6 +158,8 @@ fn config(
         registry: registry?,
         namespaces: namespaces?,
         source: source.to_owned(),
+        // There is no secret in it.
+        text: root.render(&|_| false).into(),
     })
 }
 

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use crate::config::{self, Config};
 use crate::counts::Tier;
 use crate::metrics;
+use crate::refusals::Refusals;
 use crate::sampler::Sampler;
 use crate::snapshot::Reload;
 
@@ -22,6 +23,7 @@ pub struct Exporter {
     tier: Tier,
     sampling: Mutex<Sampling>,
     ready: AtomicBool,
+    refusals: Arc<Refusals>,
 }
 
 /// What one sample at a time may use.
@@ -47,7 +49,20 @@ impl Exporter {
                 },
             }),
             ready: AtomicBool::new(false),
+            refusals: Arc::default(),
         }
+    }
+
+    /// Where the web front counts what it turns away.
+    #[must_use]
+    pub const fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
+    }
+
+    /// The configuration in use.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
     }
 
     /// Samples once and encodes the answer to a scrape in Prometheus' text format 0.0.4. Blocks: call it off the async
@@ -59,8 +74,9 @@ impl Exporter {
         let mut sampling = self.sampling();
         // Under the lock, so that the sampler watches what this configuration says.
         let config = self.config.load_full();
-        let snapshot = sampling.sample(&config);
+        let mut snapshot = sampling.sample(&config);
         drop(sampling);
+        snapshot.web = self.refusals.now();
         self.ready.store(true, Ordering::Release);
         metrics::encode(&snapshot)
     }

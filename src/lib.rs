@@ -41,6 +41,7 @@
 //! | [`snapshot`] | what was seen at one moment: plain data | where it comes from |
 //! | [`metrics`] | [`metrics::FAMILIES`], the one table of families, and the encoding; names prometheus | readers, HTTP |
 //! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
+//! | [`refusals`] | what the web front turned away: counted there, shown by the exporter | who counts, who shows |
 //! | [`lookup`] | the answer to `lookup` | where it is printed |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |
 //! | [`log`], [`signal`], [`build_info`] | the log, the signals, what the binary was built from | everything else |
@@ -73,6 +74,7 @@ pub mod metrics;
 pub mod namespaces;
 pub mod owners;
 pub mod port;
+pub mod refusals;
 pub mod registry;
 pub mod sampler;
 pub mod signal;

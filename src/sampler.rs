@@ -16,6 +16,7 @@ use crate::log::Chain;
 use crate::namespaces;
 use crate::owners::{Owner, Owners};
 use crate::port::{Port, PortSet};
+use crate::refusals::Web;
 use crate::snapshot::{
     Audit, Collector, Lights, Lit, Namespaces, Reload, Run, Snapshot, Space, Watched,
 };
@@ -133,6 +134,7 @@ impl Sampler {
             lost: self.counts.lost(),
             audit,
             reload,
+            web: Web::default(),
         }
     }
 }

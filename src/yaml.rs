@@ -9,12 +9,13 @@ use std::path::PathBuf;
 mod decode;
 mod file;
 mod problem;
+mod render;
 mod tree;
 
 pub use problem::{Problem, Refusal};
 
 pub(crate) use decode::{Field, Mapping, closest, given, quoted};
-pub(crate) use file::read;
+pub(crate) use file::{read, read_bytes, text_of};
 pub(crate) use problem::Problems;
 pub(crate) use tree::Place;
 

@@ -42,6 +42,14 @@ impl<F: Fn() -> String + Send + Sync + 'static> Site for Fake<F> {
     fn tier(&self) -> Tier {
         Tier::Netlink
     }
+
+    fn reload(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn config(&self) -> Arc<str> {
+        "watch: []\n".into()
+    }
 }
 
 struct Server {
@@ -314,7 +322,7 @@ async fn unknown_paths_are_told_the_known_ones() {
         assert!(
             reply
                 .text()
-                .ends_with("\n/metrics\n/\n/-/healthy\n/-/ready\n")
+                .ends_with("\n/metrics\n/\n/config\n/-/healthy\n/-/ready\n/-/reload\n")
         );
     }
     server.stop().await;

@@ -1,12 +1,9 @@
-//! The places for connections: how many there are, what each connection is at, and which one goes when room runs out.
+//! The places for connections: how many there are, and which one goes when room runs out.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
-use tokio::time::Instant;
-
-use super::Options;
+use super::activity::{Activity, Delivery, Phase, Work};
 
 /// Connections at a time, where descriptors allow it.
 const MOST: usize = 1024;
@@ -23,20 +20,6 @@ pub(super) fn room() -> usize {
     }
     #[cfg(not(target_os = "linux"))]
     MOST
-}
-
-/// What a connection is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Between requests. A beginning of the next one that came in one piece with the last is not seen, and gets the
-    /// longer time of this phase.
-    Idle,
-    /// The head of a request is awaited or on its way.
-    Head,
-    /// A request is being answered.
-    Busy,
-    /// The answer is on its way.
-    Writing,
 }
 
 /// All places.
@@ -101,9 +84,25 @@ impl Taken {
             return false;
         };
         if let Some(activity) = self.by.remove(&number) {
-            activity.closed.notify_one();
+            activity.close();
         }
         true
+    }
+}
+
+impl Taken {
+    /// Whatever else the connection is at: it holds an answer for the longest time.
+    fn close_slowest(&mut self) {
+        let slowest = self
+            .by
+            .iter()
+            .filter_map(|(&number, activity)| Some((activity.oldest_answer()?, number)))
+            .min();
+        if let Some((_, number)) = slowest
+            && let Some(activity) = self.by.remove(&number)
+        {
+            activity.close();
+        }
     }
 }
 
@@ -123,93 +122,25 @@ impl Place {
 
     /// Waits until the place is needed for another.
     pub(super) async fn closed(&self) {
-        self.activity.closed.notified().await;
+        self.activity.closed().await;
     }
 
-    /// An answer begins its way. If too many are on theirs, the one that has been so for the longest time is given up.
-    pub(super) fn writing(&self) {
-        self.activity.enter(Phase::Writing);
+    /// An answer begins its way. If too many are on theirs, the connection on which one has been so for the longest time is
+    /// given up.
+    pub(super) fn answered(&self, work: Work) -> Delivery {
+        let delivery = work.answered();
         let mut taken = self.places.taken();
-        let writing = taken
-            .by
-            .values()
-            .filter(|activity| activity.now().0 == Phase::Writing);
-        if writing.count() > MOST_WRITING {
-            taken.close_oldest(|phase| phase == Phase::Writing);
+        let writing: usize = taken.by.values().map(|activity| activity.writing()).sum();
+        if writing > MOST_WRITING {
+            taken.close_slowest();
         }
+        delivery
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.taken().by.remove(&self.number);
-    }
-}
-
-/// What one connection is at, and since when.
-#[derive(Debug)]
-pub(super) struct Activity {
-    now: Mutex<(Phase, Instant)>,
-    closed: Notify,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self {
-            now: Mutex::new((Phase::Head, Instant::now())),
-            closed: Notify::new(),
-        }
-    }
-
-    /// Something came from the client. More of a head does not win it more time.
-    pub(super) fn received(&self) {
-        self.pass(Phase::Idle, Phase::Head);
-    }
-
-    /// A request is whole.
-    pub(super) fn busy(&self) {
-        self.enter(Phase::Busy);
-    }
-
-    /// Everything there was to write is with the kernel.
-    pub(super) fn drained(&self) {
-        self.pass(Phase::Writing, Phase::Idle);
-    }
-
-    /// Whether there is no request to answer, and no answer to deliver.
-    pub(super) fn is_without_work(&self) -> bool {
-        matches!(self.now().0, Phase::Idle | Phase::Head)
-    }
-
-    /// When it is time to close; never while a request is being answered.
-    pub(super) fn due(&self, options: &Options) -> Option<Instant> {
-        let (phase, since) = self.now();
-        let time = match phase {
-            Phase::Idle => options.idle_timeout,
-            Phase::Head => options.head_timeout,
-            Phase::Writing => options.write_timeout,
-            Phase::Busy => return None,
-        };
-        since.checked_add(time)
-    }
-
-    fn enter(&self, phase: Phase) {
-        *self.lock() = (phase, Instant::now());
-    }
-
-    fn pass(&self, from: Phase, to: Phase) {
-        let mut now = self.lock();
-        if now.0 == from {
-            *now = (to, Instant::now());
-        }
-    }
-
-    fn now(&self) -> (Phase, Instant) {
-        *self.lock()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (Phase, Instant)> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -230,7 +161,7 @@ mod tests {
     fn a_newcomer_takes_the_place_that_was_idle_the_longest() {
         let places = Places::new(3);
         let [first, second, third] = [(); 3].map(|()| places.take().unwrap());
-        first.activity().busy();
+        let _work = first.activity().begin();
         let fourth = places.take().unwrap();
         assert!(!is_closed(&first));
         assert!(is_closed(&second));
@@ -244,7 +175,7 @@ mod tests {
     fn who_is_at_work_keeps_the_place() {
         let places = Places::new(1);
         let only = places.take().unwrap();
-        only.activity().busy();
+        let _work = only.activity().begin();
         assert!(places.take().is_none());
         drop(only);
         assert!(places.take().is_some());
@@ -257,31 +188,12 @@ mod tests {
         let writing: Vec<Place> = (0..=MOST_WRITING)
             .map(|_| places.take().unwrap())
             .inspect(|place| {
-                place.activity().busy();
-                place.writing();
+                let work = place.activity().begin();
+                place.answered(work).until_drained();
             })
             .collect();
         assert!(is_closed(&writing[0]));
         assert!(!writing[1..].iter().any(is_closed));
         assert!(!is_closed(&idle));
-    }
-
-    #[test]
-    fn bytes_of_a_head_win_no_time() {
-        let places = Places::new(1);
-        let place = places.take().unwrap();
-        let options = Options::default();
-        let due = place.activity().due(&options);
-        place.activity().received();
-        assert_eq!(place.activity().due(&options), due);
-        place.activity().busy();
-        assert_eq!(place.activity().due(&options), None);
-        place.activity().drained();
-        assert_eq!(place.activity().now().0, Phase::Busy);
-        place.writing();
-        place.activity().drained();
-        assert_eq!(place.activity().now().0, Phase::Idle);
-        place.activity().received();
-        assert_eq!(place.activity().now().0, Phase::Head);
     }
 }

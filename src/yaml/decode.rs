@@ -41,6 +41,21 @@ impl<'a> Field<'a> {
         matches!(&self.node.value, Value::Mapping(pairs) if pairs.is_empty())
     }
 
+    /// The node itself.
+    pub(super) const fn node(&self) -> &'a Node {
+        self.node
+    }
+
+    /// Whether nothing is said: no value, an empty text, an empty list or mapping.
+    pub(crate) fn is_blank(&self) -> bool {
+        match &self.node.value {
+            Value::Null => true,
+            Value::Text(text) => text.is_empty(),
+            Value::List(items) => items.is_empty(),
+            Value::Mapping(pairs) => pairs.is_empty(),
+        }
+    }
+
     /// The value of a key of this mapping, if there is one.
     pub(crate) fn child(&self, name: &str) -> Option<Self> {
         let Value::Mapping(pairs) = &self.node.value else {
@@ -132,6 +147,38 @@ impl<'a> Field<'a> {
             }
         }
         Some(Mapping { fields })
+    }
+
+    /// The values of a mapping whose keys are names of any kind. Notes every name that stands twice or is no text.
+    pub(crate) fn entries(
+        &self,
+        wanted: &str,
+        problems: &mut Problems,
+    ) -> Option<Vec<(&'a str, Field<'a>)>> {
+        let Value::Mapping(pairs) = &self.node.value else {
+            return self.refuse_kind(wanted, problems);
+        };
+        let mut entries: Vec<(&'a str, Field<'a>)> = Vec::with_capacity(pairs.len());
+        let mut lines: HashMap<&'a str, usize> = HashMap::new();
+        for (key, node) in pairs {
+            let Value::Text(name) = &key.value else {
+                problems.add(key.place, &self.key, "a name is a plain text");
+                continue;
+            };
+            let path = join(&self.key, name);
+            if let Some(first) = lines.insert(name, key.place.line) {
+                let message = format!("the name stands twice, first on line {first}");
+                problems.add(key.place, &path, message);
+                continue;
+            }
+            entries.push((name, Field { node, key: path }));
+        }
+        Some(entries)
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn claim(&self, problems: &mut Problems) -> Option<bool> {
+        self.choice(&[("true", true), ("false", false)], problems)
     }
 
     /// One of a few words.
@@ -241,7 +288,7 @@ fn unknown_key(name: &str, known: &[&'static str]) -> String {
 }
 
 /// The path of a key. One that is no plain word is shown in quotes: it comes from the file and could hold anything.
-fn join(path: &str, key: &str) -> String {
+pub(super) fn join(path: &str, key: &str) -> String {
     let is_plain = !key.is_empty()
         && key.len() <= 63
         && key
