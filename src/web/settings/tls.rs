@@ -223,7 +223,10 @@ fn named<T: Copy>(
     problems: &mut Problems,
 ) -> Option<T> {
     let text = field.text("a name", problems)?;
-    if names.iter().any(|(name, value)| *name == text && value.is_none()) {
+    if names
+        .iter()
+        .any(|(name, value)| *name == text && value.is_none())
+    {
         field.refuse(problems, instead);
         return None;
     }
