@@ -112,6 +112,11 @@ impl Https {
         Ok(stream)
     }
 
+    /// Without TLS, from where it speaks.
+    pub fn ask_plain(&self, to: SocketAddr, path: &str, headers: &str) -> Reply {
+        exchange(self.dial(to).unwrap(), "GET", path, headers)
+    }
+
     pub fn get(&self, to: SocketAddr, path: &str) -> io::Result<Reply> {
         self.ask(to, "GET", path, "")
     }
@@ -137,8 +142,12 @@ impl Https {
 
 /// The same without TLS.
 pub fn plain(to: SocketAddr, method: &str, path: &str, headers: &str) -> Reply {
-    let mut stream = TcpStream::connect(to).unwrap();
+    let stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    exchange(stream, method, path, headers)
+}
+
+fn exchange(mut stream: TcpStream, method: &str, path: &str, headers: &str) -> Reply {
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
