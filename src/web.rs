@@ -29,6 +29,7 @@ use crate::refusals::{Reason, Refusals};
 mod activation;
 mod activity;
 mod address;
+mod asked;
 mod auth;
 mod client_certificate;
 mod connection;
@@ -36,6 +37,7 @@ mod encoding;
 mod landing;
 mod listen;
 mod path;
+mod peer;
 mod places;
 mod rate;
 mod routes;
@@ -108,7 +110,8 @@ impl Site for Exporter {
 pub struct Options {
     /// Where scrapes are answered.
     pub telemetry_path: TelemetryPath,
-    /// Scrapes at a time, those that wait for their turn included; beyond it the answer is 503. 0: no limit.
+    /// Scrapes at a time, those that wait for their turn included; beyond it the answer is 503. Of more than three, one peer
+    /// has three quarters at the most. 0: no limit.
     pub max_requests: usize,
     /// The web configuration: TLS, headers, users, rate limit; `None`: none of these.
     pub settings: Option<Arc<SettingsFile>>,

@@ -9,8 +9,9 @@ use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
+use super::asked::Asked;
 use super::auth::{Gate, Verdict};
 use super::rate::Bucket;
 use super::settings::{Settings, SettingsFile};
@@ -46,8 +47,7 @@ enum Route {
 pub(super) struct Front {
     site: Arc<dyn Site>,
     telemetry: TelemetryPath,
-    /// One permit for each scrape that is asked for.
-    asked: Arc<Semaphore>,
+    asked: Asked,
     /// One permit for each scrape that is worked on.
     worked_on: Arc<Semaphore>,
     settings: Option<Arc<SettingsFile>>,
@@ -63,14 +63,10 @@ impl Front {
     /// # Errors
     /// When the system has no random numbers.
     pub(super) fn new(site: Arc<dyn Site>, options: &Options) -> io::Result<Self> {
-        let most = match options.max_requests {
-            0 => Semaphore::MAX_PERMITS,
-            limit => limit.min(Semaphore::MAX_PERMITS),
-        };
         Ok(Self {
             site,
             telemetry: options.telemetry_path.clone(),
-            asked: Arc::new(Semaphore::new(most)),
+            asked: Asked::new(options.max_requests),
             worked_on: Arc::new(Semaphore::new(WORKED_ON)),
             settings: options.settings.clone(),
             gate: Gate::new()?,
@@ -93,7 +89,7 @@ impl Front {
     pub(super) async fn answer<B: Body>(&self, peer: SocketAddr, request: &Request<B>) -> Answer {
         let settings = self.settings().await;
         let mut answer = match self.admit(peer, request, settings.as_deref()).await {
-            Ok(()) => self.route(request).await,
+            Ok(()) => self.route(peer, request).await,
             Err(refusal) => refusal,
         };
         let headers = answer.headers_mut();
@@ -171,7 +167,7 @@ impl Front {
         }
     }
 
-    async fn route<B>(&self, request: &Request<B>) -> Answer {
+    async fn route<B>(&self, peer: SocketAddr, request: &Request<B>) -> Answer {
         let Some(route) = self.find(request.uri().path()) else {
             return self.not_found();
         };
@@ -183,7 +179,7 @@ impl Front {
             return method_not_allowed(allowed);
         }
         match route {
-            Route::Telemetry => self.scrape(request.headers()).await,
+            Route::Telemetry => self.scrape(peer, request.headers()).await,
             Route::Landing => landing::page(&*self.site, &self.telemetry),
             Route::Healthy => plain(StatusCode::OK, "darkport_exporter is healthy.\n"),
             Route::Ready if self.site.is_ready() => {
@@ -267,8 +263,8 @@ impl Front {
         }
     }
 
-    async fn scrape(&self, headers: &HeaderMap) -> Answer {
-        let Ok(asked) = Arc::clone(&self.asked).try_acquire_owned() else {
+    async fn scrape(&self, peer: SocketAddr, headers: &HeaderMap) -> Answer {
+        let Some(asked) = self.asked.ask(peer.ip()) else {
             self.refusals.count(Reason::Overload);
             return unavailable("Too many scrapes at a time. The limit is --web.max-requests.\n");
         };
@@ -279,7 +275,7 @@ impl Front {
         let site = Arc::clone(&self.site);
         let made = tokio::task::spawn_blocking(move || {
             // Held by the work and not by the one who waits for it, who may hang up and ask again.
-            let _held: [OwnedSemaphorePermit; 2] = [asked, turn];
+            let _held = (asked, turn);
             let text = site.scrape()?.into_bytes();
             if as_gzip {
                 encoding::gzip(&text).ok()

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::web::peer::network;
+
 /// How many may wait.
 const MOST: usize = 256;
 
@@ -113,14 +115,6 @@ impl Waiting {
     }
 }
 
-/// Who shares a line: an IPv4 address, or the 64 bits of an IPv6 address that one host commonly has for itself.
-fn network(peer: IpAddr) -> Ipv6Addr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => (u128::from(address) & !u128::from(u64::MAX)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,13 +186,5 @@ mod tests {
         assert!(waiting.next().is_none());
         let (job, _outcome) = job();
         assert!(waiting.join(peer("192.0.2.1"), job), "nobody works by now");
-    }
-
-    #[test]
-    fn a_host_has_one_line() {
-        assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:1"));
-        assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
-        assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
-        assert_ne!(peer("192.0.2.1"), peer("192.0.2.2"));
     }
 }
