@@ -5,8 +5,8 @@
 //!
 //! Nothing that somebody outside does may stop the scrapes of others, so everything outside can hold is bounded: the
 //! connections ([`Options::connections`]), the bytes of a head, the time for a head, for a pause between requests and for
-//! taking an answer, the scrapes at a time, and the answers that wait to be taken. Where room runs out, the connection
-//! that has done nothing for the longest time goes, and the newcomer is served.
+//! taking an answer, the scrapes at a time, and the answers that wait to be taken. Where room runs out, the
+//! connection that has done nothing for the longest time goes, of the peer that has the most, and the newcomer is served.
 
 use std::future::Future;
 use std::io;
@@ -239,7 +239,7 @@ impl Server {
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
         static FULL: Limiter = Limiter::new(2, Duration::from_secs(60));
 
-        let Some(place) = self.places.take() else {
+        let Some(place) = self.places.take(peer.ip()) else {
             self.options.refusals.count(Reason::Overload);
             if let Some(left_out) = FULL.admit() {
                 tracing::warn!(%peer, left_out, "connection closed: all others are at work");
