@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use support::https::{Https, plain};
 use support::pki::{Authority, Identity, Purpose};
-use support::{Exporter, Scrape, wait_for};
+use support::{Exporter, Prometheus, Scrape, wait_for};
 use tokio_rustls::rustls::ALL_VERSIONS;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
@@ -414,4 +414,120 @@ fn a_thousand_reloads_cost_no_scrape_no_count_and_no_memory() {
         ends.store(true, Ordering::Relaxed);
         assert!(scraping.join().unwrap() > 10);
     });
+}
+
+/// Jobs as an operator writes them, most of them wrong in one way.
+#[test]
+#[ignore = "needs root, prometheus and a network namespace of its own"]
+fn prometheus_scrapes_with_certificate_and_password_and_is_refused_without() {
+    /// Of "password".
+    const HASH: &str = "$2y$05$abcdefghijklmnopqrstuuWG29KuyeAicPCJODk1zjyGvyQUU2awu";
+
+    let site = Site::new();
+    let write = |name: &str, identity: &Identity| {
+        let path = |kind| site.path().join(format!("{name}.{kind}"));
+        std::fs::write(path("pem"), &identity.certificate).unwrap();
+        std::fs::write(path("key"), &identity.key).unwrap();
+        let [certificate, key] = [path("pem"), path("key")];
+        format!(
+            ", cert_file: \"{}\", key_file: \"{}\"",
+            certificate.display(),
+            key.display()
+        )
+    };
+    let issue = |names| site.authority.issue(Purpose::Client, names);
+    let good = write("good", &issue(&["prometheus.example"]));
+    let unnamed = write("unnamed", &issue(&["other.example"]));
+    let expired = site
+        .authority
+        .issue_expired(Purpose::Client, &["prometheus.example"]);
+    let expired = write("expired", &expired);
+    let stranger = Authority::new("stranger").issue(Purpose::Client, &["prometheus.example"]);
+    let stranger = write("stranger", &stranger);
+    let mut exporter = site.start(
+        ", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.pem, client_allowed_sans: [prometheus.example]",
+        &format!("basic_auth_users: {{alice: {HASH}}}\n"),
+    );
+    let job = |name: &str, scheme: &str, certificate: &str, user: &str| {
+        format!(
+            "- {{job_name: {name}, scheme: {scheme}, tls_config: {{ca_file: \"{}\", server_name: localhost{certificate}}}{user}, \
+             static_configs: [{{targets: [\"{}\"]}}]}}\n",
+            site.path().join("ca.pem").display(),
+            exporter.address
+        )
+    };
+    let alice = ", basic_auth: {username: alice, password: password}";
+    let jobs = [
+        job("good", "https", &good, alice),
+        job(
+            "wrong_password",
+            "https",
+            &good,
+            ", basic_auth: {username: alice, password: x}",
+        ),
+        job(
+            "unknown_user",
+            "https",
+            &good,
+            ", basic_auth: {username: bob, password: password}",
+        ),
+        job("no_password", "https", &good, ""),
+        job("no_certificate", "https", "", alice),
+        job("unnamed", "https", &unnamed, alice),
+        job("expired", "https", &expired, alice),
+        job("stranger", "https", &stranger, alice),
+        job("no_tls", "http", "", alice),
+    ];
+    let prometheus = Prometheus::start(&format!(
+        "global: {{scrape_interval: 100ms, scrape_timeout: 100ms, evaluation_interval: 1s}}\nscrape_configs:\n{}",
+        jobs.concat()
+    ));
+    prometheus.becomes("up{job=\"good\"}", 1.0);
+    for job in [
+        "wrong_password",
+        "unknown_user",
+        "no_password",
+        "no_certificate",
+        "unnamed",
+        "expired",
+        "stranger",
+        "no_tls",
+    ] {
+        prometheus.becomes(&format!("up{{job=\"{job}\"}}"), 0.0);
+    }
+    for (reason, jobs) in [
+        ("basic_auth", 3.0),
+        ("client_certificate", 4.0),
+        ("tls", 1.0),
+    ] {
+        let query = format!(
+            "darkport_web_refused_total{{job=\"good\",reason=\"{reason}\"}} >= bool {jobs}"
+        );
+        prometheus.becomes(&query, 1.0);
+    }
+    for line in [
+        &["request refused", "reason=basic_auth", "peer=127.0.0.1:"][..],
+        &["client certificate refused", "peer=127.0.0.1:"],
+        &[
+            "TLS handshake failed",
+            "peer=127.0.0.1:",
+            "does not speak TLS",
+        ],
+    ] {
+        exporter.logged(line);
+    }
+
+    // Certificates are replaced, files one after the other, with a scrape every 100 ms.
+    let scrapes = || {
+        prometheus
+            .number("count_over_time(up{job=\"good\"}[1h])")
+            .unwrap()
+    };
+    for _ in 0..10 {
+        let before = scrapes();
+        site.renew(&site.authority);
+        wait_for("more scrapes", || (scrapes() >= before + 3.0).then_some(()));
+    }
+    prometheus.becomes("min_over_time(up{job=\"good\"}[1h])", 1.0);
+    prometheus.becomes("max(max_over_time(up{job!=\"good\"}[1h]))", 0.0);
 }

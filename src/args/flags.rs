@@ -93,7 +93,8 @@ pub(super) struct Flags {
     )]
     pub(super) telemetry_path: TelemetryPath,
 
-    /// How many scrapes may run at the same time; one more is answered with 503. 0: any number
+    /// How many scrapes may run at the same time, one client having three quarters of them at the most; one more is answered
+    /// with 503. 0: any number
     #[arg(
         long = "web.max-requests",
         value_name = "NUMBER",

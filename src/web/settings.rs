@@ -13,8 +13,10 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::yaml::{self, Error, Field, Mapping, Problems, given, quoted};
 
+mod clients;
 mod file;
 mod names;
+mod pem;
 mod sources;
 mod tls;
 mod users;
@@ -129,6 +131,24 @@ fn settings(root: &Field<'_>, sources: &mut Sources, problems: &mut Problems) ->
 /// The value of a key, where one is written behind it: a key without value is as none.
 fn present<'m, 'a>(map: &'m Mapping<'a>, key: &str) -> Option<&'m Field<'a>> {
     map.field(key).filter(|field| !field.is_null())
+}
+
+/// The value of a key that says something.
+fn said<'m, 'a>(map: &'m Mapping<'a>, key: &str) -> Option<&'m Field<'a>> {
+    map.field(key).filter(|field| !field.is_blank())
+}
+
+/// The items of a list, none of which may be wrong.
+fn each<T>(
+    field: &Field<'_>,
+    wanted: &str,
+    problems: &mut Problems,
+    mut read: impl FnMut(&Field<'_>, &mut Problems) -> Option<T>,
+) -> Option<Vec<T>> {
+    let items = field.list(wanted, problems)?;
+    let all = items.len();
+    let read: Vec<T> = items.filter_map(|item| read(&item, problems)).collect();
+    (read.len() == all).then_some(read)
 }
 
 struct Http {

@@ -3,20 +3,19 @@
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{
-    self, InconsistentKeys, ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite,
+    self, InconsistentKeys, ProtocolVersion, ServerConfig, SupportedCipherSuite,
     SupportedProtocolVersion,
 };
 
-use super::names::{CLIENT_AUTH, CURVES, ClientAuth, Named, SUITES, VERSIONS};
+use super::clients::clients;
+use super::names::{CURVES, Named, SUITES, VERSIONS};
+use super::pem::{certificates, material, private_key};
 use super::sources::Sources;
-use crate::web::client_certificate::{AllowedNames, AnyCertificate};
-use crate::yaml::{Field, Mapping, Problems, given};
+use super::{each, said};
+use crate::yaml::{Field, Mapping, Problems};
 
 const KEYS: [&str; 13] = [
     "cert",
@@ -85,11 +84,6 @@ pub(super) fn server_config(
     Some(Some(Arc::new(config)))
 }
 
-/// The value of a key that says something.
-fn said<'m, 'a>(map: &'m Mapping<'a>, key: &str) -> Option<&'m Field<'a>> {
-    map.field(key).filter(|field| !field.is_blank())
-}
-
 /// A certificate chain with its key.
 fn identity(
     field: &Field<'_>,
@@ -129,90 +123,6 @@ fn identity(
             None
         }
     }
-}
-
-/// PEM text and the key it stands behind.
-struct Material<'m, 'a> {
-    at: &'m Field<'a>,
-    pem: Vec<u8>,
-}
-
-/// What stands in place or in a file; `Some(None)` where neither is named.
-fn material<'m, 'a>(
-    map: &'m Mapping<'a>,
-    inline: &str,
-    file: &str,
-    sources: &mut Sources,
-    problems: &mut Problems,
-) -> Option<Option<Material<'m, 'a>>> {
-    match (said(map, inline), said(map, file)) {
-        (Some(_), Some(at)) => {
-            at.refuse(
-                problems,
-                format!("stands beside {inline}: which of them is meant? Leave one out"),
-            );
-            None
-        }
-        (Some(at), None) => {
-            let text = at.text("text in PEM, behind a |", problems)?;
-            let pem = text.as_bytes().to_vec();
-            Some(Some(Material { at, pem }))
-        }
-        (None, Some(at)) => {
-            let path = at.text("the path of a file in PEM", problems)?;
-            match sources.bytes(path) {
-                Ok(pem) => Some(Some(Material { at, pem })),
-                Err(error) => {
-                    at.refuse(problems, error.to_string());
-                    None
-                }
-            }
-        }
-        (None, None) => Some(None),
-    }
-}
-
-fn certificates(
-    material: &Material<'_, '_>,
-    problems: &mut Problems,
-) -> Option<Vec<CertificateDer<'static>>> {
-    let read: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&material.pem).collect();
-    let message = match read {
-        Ok(chain) if !chain.is_empty() => return Some(chain),
-        Ok(_) => {
-            "there is no certificate in PEM: it begins with -----BEGIN CERTIFICATE-----".into()
-        }
-        Err(error) => unreadable(&error),
-    };
-    material.at.refuse(problems, message);
-    None
-}
-
-fn private_key<'m, 'a>(
-    material: &Material<'m, 'a>,
-    problems: &mut Problems,
-) -> Option<(&'m Field<'a>, PrivateKeyDer<'static>)> {
-    let message = match PrivateKeyDer::from_pem_slice(&material.pem) {
-        Ok(key) => return Some((material.at, key)),
-        Err(pem::Error::NoItemsFound) => {
-            "there is no private key in PEM: it begins with -----BEGIN PRIVATE KEY-----, and one with a passphrase cannot be read"
-                .into()
-        }
-        Err(error) => unreadable(&error),
-    };
-    material.at.refuse(problems, message);
-    None
-}
-
-/// What is wrong with PEM, without any of it.
-fn unreadable(error: &pem::Error) -> String {
-    let what = match error {
-        pem::Error::MissingSectionEnd { .. } => "a section does not end",
-        pem::Error::IllegalSectionStart { .. } => "a section begins with a line that is none",
-        pem::Error::Base64Decode(_) => "what stands in a section is not base 64",
-        _ => "it is damaged",
-    };
-    format!("not valid PEM: {what}")
 }
 
 /// One of the format's names for something; what is not to be had is refused with `instead`.
@@ -316,19 +226,6 @@ fn curves(
     })
 }
 
-/// The items of a list, none of which may be wrong.
-fn each<T>(
-    field: &Field<'_>,
-    wanted: &str,
-    problems: &mut Problems,
-    mut read: impl FnMut(&Field<'_>, &mut Problems) -> Option<T>,
-) -> Option<Vec<T>> {
-    let items = field.list(wanted, problems)?;
-    let all = items.len();
-    let read: Vec<T> = items.filter_map(|item| read(&item, problems)).collect();
-    (read.len() == all).then_some(read)
-}
-
 /// That there is a suite for a version that may be spoken.
 fn check_suites(
     map: &Mapping<'_>,
@@ -351,140 +248,4 @@ fn check_suites(
         );
     }
     None
-}
-
-/// Which certificates clients must show.
-struct Clients {
-    auth: ClientAuth,
-    authorities: Option<RootCertStore>,
-    names: Option<Vec<String>>,
-}
-
-fn clients(
-    section: &Field<'_>,
-    map: &Mapping<'_>,
-    sources: &mut Sources,
-    problems: &mut Problems,
-) -> Option<Clients> {
-    let auth = said(map, "client_auth_type").map_or(Some(ClientAuth::None), |field| {
-        field.choice(&CLIENT_AUTH, problems)
-    });
-    let material = material(map, "client_ca", "client_ca_file", sources, problems);
-    let at = material.as_ref().and_then(|m| m.as_ref().map(|m| m.at));
-    let authorities = given(
-        material
-            .as_ref()
-            .map_or(Some(None), |m| m.as_ref().map(|m| authorities(m, problems))),
-    );
-    let names = given(
-        map.field("client_allowed_sans")
-            .filter(|field| !field.is_null())
-            .map(|field| names(field, problems)),
-    );
-    let auth = auth?;
-    let verifies = matches!(
-        auth,
-        ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify
-    );
-    let requires = matches!(auth, ClientAuth::RequireAny | ClientAuth::RequireAndVerify);
-    let mut is_sound = true;
-    if let (Some(at), ClientAuth::None) = (at, auth) {
-        at.refuse(
-            problems,
-            "no client is asked for a certificate: write client_auth_type: RequireAndVerifyClientCert",
-        );
-        is_sound = false;
-    }
-    if let (true, Some(None)) = (verifies, &material) {
-        section.refuse_missing(
-            problems,
-            "client_ca_file",
-            "missing: name the authority whose certificates are good. Without one, every public authority's would be",
-        );
-        is_sound = false;
-    }
-    if let (false, Some(field)) = (requires, said(map, "client_allowed_sans")) {
-        field.refuse(
-            problems,
-            "a client without certificate would not be asked for its names: write client_auth_type: \
-             RequireAndVerifyClientCert",
-        );
-        is_sound = false;
-    }
-    material?;
-    let (authorities, names) = (authorities?, names?);
-    is_sound.then_some(Clients {
-        auth,
-        authorities,
-        names,
-    })
-}
-
-fn authorities(material: &Material<'_, '_>, problems: &mut Problems) -> Option<RootCertStore> {
-    let mut store = RootCertStore::empty();
-    for certificate in certificates(material, problems)? {
-        if let Err(error) = store.add(certificate) {
-            material.at.refuse(
-                problems,
-                format!("a certificate in it cannot be used: {error}"),
-            );
-            return None;
-        }
-    }
-    Some(store)
-}
-
-fn names(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<String>> {
-    let names = each(
-        field,
-        "a list of names, addresses or URIs",
-        problems,
-        |item, problems| {
-            Some(
-                item.text("a name, an address or a URI", problems)?
-                    .to_owned(),
-            )
-        },
-    )?;
-    if names.is_empty() {
-        field.refuse(
-            problems,
-            "names nobody, so that no client could come in: name one, or leave the key out",
-        );
-        return None;
-    }
-    Some(names)
-}
-
-impl Clients {
-    /// Who looks at the certificates; `None` where there is nothing to look at.
-    fn verifier(
-        self,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
-        let any = |is_required| -> Arc<dyn ClientCertVerifier> {
-            Arc::new(AnyCertificate::new(provider, is_required))
-        };
-        let good = |authorities: Option<RootCertStore>| {
-            WebPkiClientVerifier::builder_with_provider(
-                Arc::new(authorities.unwrap_or_else(RootCertStore::empty)),
-                Arc::clone(provider),
-            )
-        };
-        let explain = |error| format!("client certificates cannot be verified: {error}");
-        let verifier = match self.auth {
-            ClientAuth::None => return Ok(None),
-            ClientAuth::Request => any(false),
-            ClientAuth::RequireAny => any(true),
-            ClientAuth::VerifyIfGiven => good(self.authorities)
-                .allow_unauthenticated()
-                .build()
-                .map_err(explain)?,
-            ClientAuth::RequireAndVerify => good(self.authorities).build().map_err(explain)?,
-        };
-        Ok(Some(match self.names {
-            Some(names) => Arc::new(AllowedNames::new(verifier, names)),
-            None => verifier,
-        }))
-    }
 }
