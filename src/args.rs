@@ -80,6 +80,12 @@ pub struct Collector {
 pub struct Web {
     /// Where to listen: at least one, no two the same.
     pub listen: Vec<ListenAddress>,
+    /// Whether systemd's sockets are used, and `listen` is not.
+    pub systemd_socket: bool,
+    /// The web configuration; `None`: plain HTTP for everybody.
+    pub config_file: Option<PathBuf>,
+    /// Whether `/-/reload` does anything.
+    pub enable_lifecycle: bool,
     /// The path of the metrics.
     pub telemetry_path: TelemetryPath,
     /// How many scrapes may run at the same time; `None`: any number.
@@ -140,6 +146,11 @@ impl Flags {
             procfs: self.procfs,
             web: Web {
                 listen: self.listen_address,
+                systemd_socket: self.systemd_socket,
+                config_file: self
+                    .web_config_file
+                    .filter(|file| !file.as_os_str().is_empty()),
+                enable_lifecycle: self.enable_lifecycle,
                 telemetry_path: self.telemetry_path,
                 max_requests: NonZeroUsize::new(self.max_requests),
                 dashboard_url: self.dashboard_url,

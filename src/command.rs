@@ -19,6 +19,7 @@ use crate::lookup;
 use crate::owners::Owners;
 use crate::port::Port;
 use crate::sockets::{self, Reader, Wanted};
+use crate::web::SettingsFile;
 use crate::{signal, start, web};
 
 /// Why a command failed.
@@ -36,6 +37,17 @@ pub enum Error {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] web::Error),
+    /// systemd has handed over no sockets to listen on.
+    #[error(transparent)]
+    Activation(#[from] web::ActivationError),
+    /// Both configurations are refused; the text has every problem, one a line.
+    #[error("{config}\n{web}")]
+    Configs {
+        /// What is wrong with the configuration.
+        config: config::Error,
+        /// What is wrong with the web configuration.
+        web: config::Error,
+    },
     /// Nothing can be read or counted.
     #[error(transparent)]
     Start(#[from] start::Error),
@@ -65,13 +77,39 @@ pub fn execute(args: &Args) -> Result<ExitCode, Error> {
 }
 
 fn check_config(args: &Args) -> Result<ExitCode, Error> {
-    let config = load(args.config_file.as_deref())?;
-    print(&format!(
+    let (config, settings) = load_both(args)?;
+    let mut text = format!(
         "{}: valid, {} entries watch {} ports\n",
         config.source,
         config.watch.entries().len(),
         config.watch.ports().len()
-    ))
+    );
+    if let Some(file) = settings {
+        let settings = file.current();
+        text.push_str(&format!(
+            "{}: valid, TLS {}, {} users\n",
+            file.path().display(),
+            if settings.has_tls() { "on" } else { "off" },
+            settings.users()
+        ));
+    }
+    print(&text)
+}
+
+/// The configuration and, where a file is named, the web configuration. Every problem of both is told.
+fn load_both(args: &Args) -> Result<(Config, Option<SettingsFile>), Error> {
+    let config = load(args.config_file.as_deref());
+    let settings = args
+        .web
+        .config_file
+        .as_deref()
+        .map(SettingsFile::load)
+        .transpose();
+    match (config, settings) {
+        (Ok(config), Ok(settings)) => Ok((config, settings)),
+        (Err(config), Err(web)) => Err(Error::Configs { config, web }),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error.into()),
+    }
 }
 
 fn load(file: Option<&Path>) -> Result<Config, config::Error> {
@@ -130,6 +168,8 @@ fn listeners(args: &Args) -> Result<lookup::Now, sockets::Error> {
 
 /// Serves until a signal asks for the end. What needs privilege is done before there is a second thread.
 fn serve(args: &Args) -> Result<(), Error> {
+    // Before the log, which has a thread: this changes the environment.
+    let activated = args.web.systemd_socket.then(web::activated);
     let _log = log::init(args.log.level, args.log.format)?;
     tracing::info!(
         version = build_info::VERSION,
@@ -137,14 +177,26 @@ fn serve(args: &Args) -> Result<(), Error> {
         branch = build_info::BRANCH,
         "starting darkport_exporter"
     );
-    let config = load(args.config_file.as_deref())?;
+    let (config, settings) = load_both(args)?;
     tracing::info!(
         file = %config.source,
         entries = config.watch.entries().len(),
         ports = config.watch.ports().len(),
         "configuration loaded"
     );
-    let listeners = web::bind(&args.web.listen)?;
+    if let Some(file) = &settings {
+        let settings = file.current();
+        tracing::info!(
+            file = %file.path().display(),
+            tls = settings.has_tls(),
+            users = settings.users(),
+            "web configuration loaded"
+        );
+    }
+    let listeners = match activated {
+        Some(activated) => activated?,
+        None => web::bind(&args.web.listen)?,
+    };
     let own = listeners
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
@@ -161,7 +213,7 @@ fn serve(args: &Args) -> Result<(), Error> {
             step: "cannot start threads",
             source,
         })?;
-    let result = runtime.block_on(run(args, exporter, listeners));
+    let result = runtime.block_on(run(args, exporter, listeners, settings.map(Arc::new)));
     // A scrape that hangs must not keep the process from its end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -171,14 +223,18 @@ async fn run(
     args: &Args,
     exporter: Arc<Exporter>,
     listeners: Vec<std::net::TcpListener>,
+    settings: Option<Arc<SettingsFile>>,
 ) -> Result<(), Error> {
     let os = |step| move |source| Error::Os { step, source };
     let end = signal::shutdown().map_err(os("cannot listen for signals"))?;
     let reloads = signal::reloads().map_err(os("cannot listen for signals"))?;
     tokio::spawn(sample(Arc::clone(&exporter), args.collector.poll_interval));
-    tokio::spawn(reload(Arc::clone(&exporter), reloads));
+    tokio::spawn(reload(Arc::clone(&exporter), settings.clone(), reloads));
     let options = web::Options {
         telemetry_path: args.web.telemetry_path.clone(),
+        settings,
+        has_lifecycle: args.web.enable_lifecycle,
+        refusals: Arc::clone(exporter.refusals()),
         max_requests: args.web.max_requests.map_or(0, NonZeroUsize::get),
         dashboard_url: args.web.dashboard_url.clone(),
         ..web::Options::default()
@@ -207,18 +263,17 @@ async fn sample(exporter: Arc<Exporter>, interval: Duration) {
     }
 }
 
-/// Loads the configuration anew whenever SIGHUP asks for it.
-async fn reload(exporter: Arc<Exporter>, mut requests: signal::Reloads) {
+/// Loads the configurations anew whenever SIGHUP asks for it.
+async fn reload(
+    exporter: Arc<Exporter>,
+    settings: Option<Arc<SettingsFile>>,
+    mut requests: signal::Reloads,
+) {
     loop {
         requests.next().await;
-        let reloading = Arc::clone(&exporter);
-        match tokio::task::spawn_blocking(move || reloading.reload()).await {
-            Ok(Ok(())) => tracing::info!("configuration loaded anew"),
-            Ok(Err(error)) => tracing::error!(
-                error = %Chain(&error),
-                "configuration refused; everything stays as it was"
-            ),
-            Err(_) => {}
-        }
+        let (exporter, settings) = (Arc::clone(&exporter), settings.clone());
+        // Whether it went well is told in the log; one that panics is told there too.
+        let _ =
+            tokio::task::spawn_blocking(move || web::reload(&*exporter, settings.as_deref())).await;
     }
 }

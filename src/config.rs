@@ -3,33 +3,23 @@
 //! Every problem of a file is found in one run and named with file, line, column, key and what would be right. It reads
 //! files and nothing else: it knows no sockets, no metrics and no HTTP.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::port::Protocol;
 use crate::registry::Registry;
 use crate::watch::{self, Watch, WatchSet};
+use crate::yaml::{self, Field, Mapping, Place, Problems, quoted};
 
-mod decode;
 mod entry;
-mod file;
-mod problem;
 mod rules;
-mod yaml;
 
-pub use problem::{Problem, Refusal};
+pub use crate::yaml::{Error, MAX_FILE_BYTES, Problem, Refusal};
 
-use decode::{Field, Mapping, quoted};
 use entry::Entry;
-use problem::Problems;
-use yaml::Place;
 
 /// The embedded default: a working example that explains every key.
 pub const DEFAULT_TEXT: &str = include_str!("default.yml");
-
-/// The largest file that is read, in bytes.
-pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The series that one port of a dense entry has, by [`Protocol::index`].
 const SERIES_PER_PORT: [usize; Protocol::ALL.len()] = [13, 9];
@@ -53,6 +43,8 @@ pub struct Config {
     pub namespaces: Namespaces,
     /// Where this comes from: the path of the file as it was given, or `embedded default`.
     pub source: String,
+    /// The same as YAML, without comments.
+    pub text: Arc<str>,
 }
 
 /// How much may be reported.
@@ -88,51 +80,13 @@ pub enum Namespaces {
     All,
 }
 
-/// Why there is no configuration. Displayed whole, its cause included, and complete without its `source()`.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file could not be read.
-    #[error("{}: cannot be read: {cause}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        cause: io::Error,
-    },
-    /// There is a directory where a file is expected.
-    #[error("{}: is a directory: name the file in it", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Larger than [`MAX_FILE_BYTES`]; nothing beyond was read.
-    #[error("{}: is larger than {} KiB: no configuration is", path.display(), MAX_FILE_BYTES / 1024)]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Not text.
-    #[error("{}:{line}: {what}: a configuration is YAML in UTF-8", path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-        /// The line of the first byte that cannot be.
-        line: usize,
-        /// What stands there.
-        what: &'static str,
-    },
-    /// Text that is not a valid configuration.
-    #[error("{0}")]
-    Refused(Refusal),
-}
-
 impl Config {
     /// Reads a file. Paths in it are relative to the directory it lies in.
     ///
     /// # Errors
     /// When the file cannot be read or is not a valid configuration; then with every problem in it.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = file::read(path)?;
+        let text = yaml::read(path)?;
         let directory = path.parent().unwrap_or(Path::new(""));
         Self::parse(&path.display().to_string(), &text, directory)
     }
@@ -149,25 +103,13 @@ impl Config {
     /// # Errors
     /// [`Error::Refused`], with every problem in the text.
     pub fn parse(source: &str, text: &str, directory: &Path) -> Result<Self, Error> {
-        let mut problems = Problems::default();
-        let config = match yaml::parse(text) {
-            Ok(Some(node)) => config(&Field::root(&node), source, directory, &mut problems),
-            Ok(None) => {
+        yaml::decode(source, text, |root, problems| {
+            let Some(root) = root else {
                 problems.add(Place::START, "", EMPTY);
-                None
-            }
-            Err(fault) => {
-                problems.add(fault.place, "", fault.message);
-                None
-            }
-        };
-        if config.is_none() && problems.is_empty() {
-            problems.add(Place::START, "", "this is not a configuration");
-        }
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(Error::Refused(problems.into_refusal(source))),
-        }
+                return None;
+            };
+            config(root, source, directory, problems)
+        })
     }
 }
 
@@ -216,6 +158,8 @@ fn config(
         registry: registry?,
         namespaces: namespaces?,
         source: source.to_owned(),
+        // There is no secret in it.
+        text: root.render(&|_| false).into(),
     })
 }
 

@@ -11,6 +11,7 @@ use crate::api::{self, Document, Glance};
 use crate::config::{self, Config};
 use crate::counts::Tier;
 use crate::metrics;
+use crate::refusals::Refusals;
 use crate::sampler::Sampler;
 use crate::snapshot::{Reload, Snapshot};
 
@@ -28,6 +29,7 @@ pub struct Exporter {
     ready: AtomicBool,
     glance: ArcSwapOption<Glance>,
     shown: Mutex<Shown>,
+    refusals: Arc<Refusals>,
 }
 
 /// What was last shown to those who look at the ports.
@@ -64,7 +66,20 @@ impl Exporter {
             ready: AtomicBool::new(false),
             glance: ArcSwapOption::empty(),
             shown: Mutex::default(),
+            refusals: Arc::default(),
         }
+    }
+
+    /// Where the web front counts what it turns away.
+    #[must_use]
+    pub const fn refusals(&self) -> &Arc<Refusals> {
+        &self.refusals
+    }
+
+    /// The configuration in use.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
     }
 
     /// Samples once and encodes the answer to a scrape in Prometheus' text format 0.0.4. Blocks: call it off the async
@@ -76,8 +91,9 @@ impl Exporter {
         let mut sampling = self.sampling();
         // Under the lock, so that the sampler watches what this configuration says.
         let config = self.config.load_full();
-        let snapshot = sampling.sample(&config);
+        let mut snapshot = sampling.sample(&config);
         drop(sampling);
+        snapshot.web = self.refusals.now();
         self.taken(&snapshot);
         metrics::encode(&snapshot)
     }

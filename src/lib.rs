@@ -28,6 +28,7 @@
 //! | [`command`] | does what the command line asks for | how any of it is done |
 //! | [`start`] | chooses reader and tier, and says why not the better ones | metrics, HTTP |
 //! | [`config`] | a YAML file → [`config::Config`], valid by construction, every problem at once | sockets, metrics, HTTP |
+//! | [`yaml`] | a YAML file → a tree with places, decoded with every problem noted | what a key means |
 //! | [`port`] | ports, ranges, blocks, sets of ports | anything but the standard library |
 //! | [`registry`] | IANA: what is this port? | watch sets, sockets |
 //! | [`watch`] | whose port it is, who may listen there | files, metrics |
@@ -42,6 +43,7 @@
 //! | [`metrics`] | [`metrics::FAMILIES`], the one table of families, and the encoding; names prometheus | readers, HTTP |
 //! | [`api`] | a snapshot, and what is known of each port, as JSON; names serde_json | readers, HTTP |
 //! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
+//! | [`refusals`] | what the web front turned away: counted there, shown by the exporter | who counts, who shows |
 //! | [`lookup`] | the answer to `lookup` | where it is printed |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |
 //! | [`privileges`] | capabilities: what is held, and giving it up | what they are wanted for |
@@ -78,6 +80,7 @@ pub mod namespaces;
 pub mod owners;
 pub mod port;
 pub mod privileges;
+pub mod refusals;
 pub mod registry;
 pub mod sampler;
 pub mod signal;
@@ -86,3 +89,4 @@ pub mod sockets;
 pub mod start;
 pub mod watch;
 pub mod web;
+pub mod yaml;

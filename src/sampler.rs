@@ -13,6 +13,7 @@ use crate::log::Chain;
 use crate::namespaces::Namespaces;
 use crate::owners::Owners;
 use crate::port::{Port, PortSet};
+use crate::refusals::Web;
 use crate::snapshot::{Audit, Collector, Lights, Reload, Snapshot, Space, Watched};
 use crate::sockets::{self, Reader, SocketTable, Wanted};
 
@@ -130,6 +131,7 @@ impl Sampler {
             audit,
             collectors: self.health.take(),
             reload,
+            web: Web::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::counts::{ByBlock, ByClass, Knocks, PortCounts, Tier};
 use crate::owners::Owner;
 use crate::port::{Port, PortSet};
+use crate::refusals::Web;
 use crate::registry::Assignment;
 use crate::sockets::Listener;
 
@@ -38,6 +39,8 @@ pub struct Snapshot<'a> {
     pub audit: Vec<Audit>,
     /// The state of the configuration.
     pub reload: Reload,
+    /// What the web front turned away.
+    pub web: Web,
 }
 
 /// A watched port.

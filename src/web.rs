@@ -5,8 +5,8 @@
 //!
 //! Nothing that somebody outside does may stop the scrapes of others, so everything outside can hold is bounded: the
 //! connections ([`Options::connections`]), the bytes of a head, the time for a head, for a pause between requests and for
-//! taking an answer, the scrapes at a time, and the answers that wait to be taken. Where room runs out, the connection
-//! that has done nothing for the longest time goes, and the newcomer is served.
+//! taking an answer, the scrapes at a time, and the answers that wait to be taken. Where room runs out, the
+//! connection that has done nothing for the longest time goes, of the peer that has the most, and the newcomer is served.
 
 use std::future::Future;
 use std::io;
@@ -25,8 +25,14 @@ use crate::api::{Document, Glance};
 use crate::counts::Tier;
 use crate::exporter::Exporter;
 use crate::log::{Chain, Limiter};
+use crate::refusals::{Reason, Refusals};
 
+mod activation;
+mod activity;
 mod address;
+mod asked;
+mod auth;
+mod client_certificate;
 mod connection;
 mod dashboard;
 mod encoding;
@@ -35,13 +41,20 @@ mod listen;
 mod map;
 mod page;
 mod path;
+mod peer;
 mod places;
+mod rate;
 mod routes;
+mod settings;
+mod tls;
 
+pub use activation::{ActivationError, activated};
 pub use address::{BadAddress, Host, ListenAddress};
 pub use dashboard::{BadUrl, DashboardUrl};
 pub use listen::{Error, bind};
 pub use path::{BadPath, TelemetryPath};
+pub use routes::reload;
+pub use settings::{Settings, SettingsFile};
 
 use places::Places;
 use routes::Front;
@@ -62,6 +75,10 @@ pub trait Site: Send + Sync + 'static {
     fn is_ready(&self) -> bool;
     /// The tier in use. Must not block.
     fn tier(&self) -> Tier;
+    /// Loads the configuration anew and tells the log how that went; where it is refused, every problem in it. May block.
+    fn reload(&self) -> Result<(), String>;
+    /// The configuration in use as YAML, without secrets. Must not block.
+    fn config(&self) -> Arc<str>;
 }
 
 impl Site for Exporter {
@@ -94,6 +111,26 @@ impl Site for Exporter {
     fn tier(&self) -> Tier {
         Self::tier(self)
     }
+
+    fn reload(&self) -> Result<(), String> {
+        match Self::reload(self) {
+            Ok(()) => {
+                tracing::info!("configuration loaded anew");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = %Chain(&error),
+                    "configuration refused; everything stays as it was"
+                );
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn config(&self) -> Arc<str> {
+        Arc::clone(&Self::config(self).text)
+    }
 }
 
 /// How the front behaves.
@@ -101,10 +138,17 @@ impl Site for Exporter {
 pub struct Options {
     /// Where scrapes are answered.
     pub telemetry_path: TelemetryPath,
-    /// Scrapes at a time, those that wait for their turn included; beyond it the answer is 503. 0: no limit.
+    /// Scrapes at a time, those that wait for their turn included; beyond it the answer is 503. Of more than three, one peer
+    /// has three quarters at the most. 0: no limit.
     pub max_requests: usize,
     /// Where the map leads to from a port.
     pub dashboard_url: Option<DashboardUrl>,
+    /// The web configuration: TLS, headers, users, rate limit; `None`: none of these.
+    pub settings: Option<Arc<SettingsFile>>,
+    /// Whether `/-/reload` does anything.
+    pub has_lifecycle: bool,
+    /// Where what is turned away is counted.
+    pub refusals: Arc<Refusals>,
     /// Connections at a time, over all listeners.
     pub connections: usize,
     /// Time for the head of a request, from its first byte; for the first request, from the connection on.
@@ -123,6 +167,9 @@ impl Default for Options {
             telemetry_path: TelemetryPath::default(),
             max_requests: 40,
             dashboard_url: None,
+            settings: None,
+            has_lifecycle: false,
+            refusals: Arc::default(),
             connections: places::room(),
             head_timeout: Duration::from_secs(10),
             // Prometheus gives up an idle connection after 5 minutes. The server should not be the first to do so: a
@@ -138,7 +185,7 @@ impl Default for Options {
 /// at most. A scrape that hangs beyond that still holds a blocking thread: end the runtime with a time-out.
 ///
 /// # Errors
-/// When a listener cannot be served by the runtime around this.
+/// When a listener cannot be served by the runtime around this, or the system has no random numbers.
 pub async fn serve(
     listeners: Vec<std::net::TcpListener>,
     site: Arc<dyn Site>,
@@ -149,9 +196,13 @@ pub async fn serve(
         .into_iter()
         .map(TcpListener::from_std)
         .collect::<io::Result<Vec<_>>>()?;
+    let has_tls = options
+        .settings
+        .as_ref()
+        .is_some_and(|settings| settings.current().has_tls());
     for listener in &listeners {
         match listener.local_addr() {
-            Ok(address) => tracing::info!(%address, "listening"),
+            Ok(address) => tracing::info!(%address, tls = has_tls, "listening"),
             Err(error) => tracing::warn!(%error, "listening on an address that cannot be told"),
         }
     }
@@ -159,7 +210,7 @@ pub async fn serve(
     let (close, closing) = watch::channel(());
     let mut server = Server {
         places: Places::new(options.connections),
-        front: Arc::new(Front::new(site, &options)),
+        front: Arc::new(Front::new(site, &options)?),
         options: Arc::new(options),
         closing,
         connections: JoinSet::new(),
@@ -219,7 +270,8 @@ impl Server {
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
         static FULL: Limiter = Limiter::new(2, Duration::from_secs(60));
 
-        let Some(place) = self.places.take() else {
+        let Some(place) = self.places.take(peer.ip()) else {
+            self.options.refusals.count(Reason::Overload);
             if let Some(left_out) = FULL.admit() {
                 tracing::warn!(%peer, left_out, "connection closed: all others are at work");
             }

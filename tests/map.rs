@@ -92,6 +92,7 @@ fn full() -> Snapshot<'static> {
         lights.ports.insert(port);
     }
     Snapshot {
+        web: Default::default(),
         tier: Tier::Kernel,
         watched: vec![
             watched(

@@ -11,6 +11,7 @@ use darkport_exporter::counts::{ByBlock, ByClass, Knocks, PortCounts, Tier};
 use darkport_exporter::metrics::{FAMILIES, Kind, encode, encode_families};
 use darkport_exporter::owners::Owner;
 use darkport_exporter::port::{Port, Protocol, Range};
+use darkport_exporter::refusals::Web;
 use darkport_exporter::registry::{Assignment, Class};
 use darkport_exporter::snapshot::{
     Audit, Collector, Lights, Lit, Namespaces, Reload, Run, Snapshot, Source, Space, Watched,
@@ -171,6 +172,10 @@ fn full() -> Snapshot<'static> {
             successful: true,
             at: at(1_700_000_002),
         },
+        web: Web {
+            refused: [1, 2, 3, 4, 5],
+            config_successful: Some(true),
+        },
     }
 }
 
@@ -210,6 +215,7 @@ fn blind() -> Snapshot<'static> {
             successful: false,
             at: at(1_700_000_002),
         },
+        web: Web::default(),
     }
 }
 

@@ -39,6 +39,14 @@ impl Site for Fake {
     fn tier(&self) -> Tier {
         Tier::Polled
     }
+
+    fn reload(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn config(&self) -> Arc<str> {
+        "watch: []\n".into()
+    }
 }
 
 #[test]

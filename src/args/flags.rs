@@ -72,6 +72,19 @@ pub(super) struct Flags {
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10561", action = ArgAction::Append)]
     pub(super) listen_address: Vec<ListenAddress>,
 
+    /// Take the sockets that systemd listens on (socket activation) instead of listening on --web.listen-address
+    #[arg(long = "web.systemd-socket")]
+    pub(super) systemd_socket: bool,
+
+    /// TLS, users, headers and rate limit (YAML), in the format of Prometheus' exporter-toolkit. Changes to it, and to the
+    /// certificates it names, count without a restart
+    #[arg(long = "web.config.file", value_name = "PATH", global = true)]
+    pub(super) web_config_file: Option<PathBuf>,
+
+    /// Let POST /-/reload load the configuration anew, as SIGHUP does
+    #[arg(long = "web.enable-lifecycle")]
+    pub(super) enable_lifecycle: bool,
+
     /// The path under which the metrics are
     #[arg(
         long = "web.telemetry-path",
@@ -80,7 +93,8 @@ pub(super) struct Flags {
     )]
     pub(super) telemetry_path: TelemetryPath,
 
-    /// How many scrapes may run at the same time; one more is answered with 503. 0: any number
+    /// How many scrapes may run at the same time, one client having three quarters of them at the most; one more is answered
+    /// with 503. 0: any number
     #[arg(
         long = "web.max-requests",
         value_name = "NUMBER",

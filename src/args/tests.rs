@@ -14,7 +14,7 @@ fn refused(line: &str) -> String {
 }
 
 /// Every long flag and its default as the interface has them; a flag without a value has no default.
-const TABLE: [(&str, Option<&str>); 16] = [
+const TABLE: [(&str, Option<&str>); 19] = [
     ("config.file", None),
     ("config.check", None),
     ("config.default", None),
@@ -31,6 +31,9 @@ const TABLE: [(&str, Option<&str>); 16] = [
     ("log.format", Some("logfmt")),
     ("version", None),
     ("help", None),
+    ("web.config.file", None),
+    ("web.enable-lifecycle", None),
+    ("web.systemd-socket", None),
 ];
 
 #[test]
@@ -89,6 +92,9 @@ fn without_flags_it_serves_with_the_defaults() {
                     host: Host::Any,
                     port: 10561
                 }],
+                systemd_socket: false,
+                config_file: None,
+                enable_lifecycle: false,
                 telemetry_path: TelemetryPath::default(),
                 max_requests: NonZeroUsize::new(40),
                 dashboard_url: None,
@@ -106,13 +112,13 @@ fn values_follow_after_a_space_or_an_equals_sign() {
     let apart = parse(
         "--config.file a.yml --collector.tier kernel --collector.sockets netstat2 --collector.poll-interval 500ms \
          --collector.tap off --path.procfs /host/proc --web.listen-address localhost:1 --web.telemetry-path /m \
-         --web.max-requests 0 --web.dashboard-url http://h/{port} --log.level debug --log.format json",
+         --web.config.file web.yml --web.max-requests 0 --web.dashboard-url http://h/{port} --log.level debug --log.format json",
     )
     .unwrap();
     let joined = parse(
         "--config.file=a.yml --collector.tier=kernel --collector.sockets=netstat2 --collector.poll-interval=500ms \
          --collector.tap=off --path.procfs=/host/proc --web.listen-address=localhost:1 --web.telemetry-path=/m \
-         --web.max-requests=0 --web.dashboard-url=http://h/{port} --log.level=debug --log.format=json",
+         --web.config.file=web.yml --web.max-requests=0 --web.dashboard-url=http://h/{port} --log.level=debug --log.format=json",
     )
     .unwrap();
     assert_eq!(apart, joined);
@@ -120,6 +126,7 @@ fn values_follow_after_a_space_or_an_equals_sign() {
     assert_eq!(apart.collector.tier, Some(Tier::Kernel));
     assert_eq!(apart.collector.poll_interval, Duration::from_millis(500));
     assert!(!apart.collector.tap);
+    assert_eq!(apart.web.config_file, Some("web.yml".into()));
     assert_eq!(apart.web.max_requests, None, "0 is any number");
     assert_eq!(apart.web.telemetry_path.as_str(), "/m");
 }

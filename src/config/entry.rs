@@ -3,12 +3,12 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 
-use super::decode::{Field, Mapping, closest, given, quoted};
-use super::problem::Problems;
 use super::rules;
 use crate::port::{ParseError, Port, PortSet, Protocol, Range, Span};
 use crate::registry::{Assignment, Registry};
 use crate::watch::{Pattern, Series, Watch};
+use crate::yaml::Problems;
+use crate::yaml::{Field, Mapping, closest, given, quoted};
 
 /// An entry that is understood, and where it stands.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::decode::{Field, given, quoted};
-use super::problem::Problems;
 use crate::watch::{Expectation, Pattern};
+use crate::yaml::Problems;
+use crate::yaml::{Field, given, quoted};
 
 /// How many rules all entries together may have: each may hold four compiled patterns.
 pub(super) const MAX_RULES: usize = 1024;

@@ -6,6 +6,7 @@ use super::{Family, Kind, Samples, Values};
 use crate::build_info as build;
 use crate::counts::{ByBlock, ByClass, Tier};
 use crate::port::{Block, Protocol};
+use crate::refusals::Reason;
 use crate::registry::Class;
 use crate::snapshot::Snapshot;
 
@@ -18,7 +19,7 @@ const CLASS: &[&str] = &["protocol", "range", "assignment"];
 const BLOCK: &[&str] = &["protocol", "block"];
 
 /// Every family there is, but for `process_*`, in the order of exposition.
-pub static FAMILIES: [Family; 32] = [
+pub static FAMILIES: [Family; 34] = [
     // Per watched port.
     Family {
         name: "darkport_watched_port_info",
@@ -412,6 +413,33 @@ pub static FAMILIES: [Family; 32] = [
                 if let Some(counted) = audit.counted {
                     samples.push([audit.what], counted as f64);
                 }
+            }
+        }),
+    },
+    // The web front.
+    Family {
+        name: "darkport_web_refused_total",
+        kind: Kind::Counter,
+        help: "Connections and requests the exporter's own web front turned away: tls (no handshake), client_certificate, \
+               basic_auth, rate_limit, overload (more at a time than there is room for).",
+        labels: &["reason"],
+        tiers: ALL_TIERS,
+        values: Values::Snapshot(|snapshot, samples| {
+            for (reason, count) in Reason::ALL.into_iter().zip(snapshot.web.refused) {
+                samples.push([reason.as_str()], number(count));
+            }
+        }),
+    },
+    Family {
+        name: "darkport_web_config_last_reload_successful",
+        kind: Kind::Gauge,
+        help: "Whether the file of --web.config.file, with the certificates and keys it names, is in use as it was last seen; \
+               absent without one.",
+        labels: &[],
+        tiers: ALL_TIERS,
+        values: Values::Snapshot(|snapshot, samples| {
+            if let Some(successful) = snapshot.web.config_successful {
+                samples.push([], claim(successful));
             }
         }),
     },

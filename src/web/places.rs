@@ -1,12 +1,12 @@
-//! The places for connections: how many there are, what each connection is at, and which one goes when room runs out.
+//! The places for connections: how many there are, and which one goes when room runs out.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
-use tokio::time::Instant;
-
-use super::Options;
+use super::activity::{Activity, Delivery, Phase, Work};
+use super::peer;
 
 /// Connections at a time, where descriptors allow it.
 const MOST: usize = 1024;
@@ -25,20 +25,6 @@ pub(super) fn room() -> usize {
     MOST
 }
 
-/// What a connection is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Between requests. A beginning of the next one that came in one piece with the last is not seen, and gets the
-    /// longer time of this phase.
-    Idle,
-    /// The head of a request is awaited or on its way.
-    Head,
-    /// A request is being answered.
-    Busy,
-    /// The answer is on its way.
-    Writing,
-}
-
 /// All places.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
@@ -49,7 +35,13 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    by: HashMap<u64, Arc<Activity>>,
+    by: HashMap<u64, Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    peer: Ipv6Addr,
+    activity: Arc<Activity>,
 }
 
 impl Places {
@@ -61,17 +53,21 @@ impl Places {
         }
     }
 
-    /// A place for a new connection. If all are taken, the one that has been without work for the longest time is
-    /// freed; `None` if all are at work.
-    pub(super) fn take(&self) -> Option<Place> {
+    /// A place for a new connection of this peer. If all are taken, one is freed as [`Places::close_oldest`] does it; `None`
+    /// if all are at work.
+    pub(super) fn take(&self, peer: IpAddr) -> Option<Place> {
         let mut taken = self.taken();
-        if taken.by.len() >= self.most && !taken.close_oldest(|phase| phase != Phase::Busy) {
+        if taken.by.len() >= self.most && !taken.close_oldest() {
             return None;
         }
         let number = taken.next;
         taken.next += 1;
         let activity = Arc::new(Activity::new());
-        taken.by.insert(number, Arc::clone(&activity));
+        let held = Held {
+            peer: peer::network(peer),
+            activity: Arc::clone(&activity),
+        };
+        taken.by.insert(number, held);
         Some(Place {
             number,
             activity,
@@ -79,9 +75,10 @@ impl Places {
         })
     }
 
-    /// Frees the place that has been without work for the longest time, if any is.
+    /// Frees a place on which there is no work, if there is one: of the peers that have any, the one with the most places
+    /// gives up that which has been without work for the longest time. So a crowd from one address drives out itself.
     pub(super) fn close_oldest(&self) {
-        self.taken().close_oldest(|phase| phase != Phase::Busy);
+        self.taken().close_oldest();
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -90,20 +87,41 @@ impl Places {
 }
 
 impl Taken {
-    fn close_oldest(&mut self, may_close: impl Fn(Phase) -> bool) -> bool {
+    fn close_oldest(&mut self) -> bool {
+        let mut places: HashMap<Ipv6Addr, usize> = HashMap::new();
+        for held in self.by.values() {
+            *places.entry(held.peer).or_insert(0) += 1;
+        }
         let oldest = self
             .by
             .iter()
-            .map(|(&number, activity)| (activity.now(), number))
-            .filter(|&((phase, _), _)| may_close(phase))
-            .min_by_key(|&((_, since), number)| (since, number));
-        let Some((_, number)) = oldest else {
-            return false;
-        };
-        if let Some(activity) = self.by.remove(&number) {
-            activity.closed.notify_one();
+            .filter_map(|(&number, held)| {
+                let (phase, since) = held.activity.now();
+                let places = places.get(&held.peer).copied();
+                (phase != Phase::Busy).then_some((Reverse(places), since, number))
+            })
+            .min();
+        oldest.is_some_and(|(.., number)| self.close(number))
+    }
+
+    fn close(&mut self, number: u64) -> bool {
+        let held = self.by.remove(&number);
+        if let Some(held) = &held {
+            held.activity.close();
         }
-        true
+        held.is_some()
+    }
+
+    /// Whatever else the connection is at: it holds an answer for the longest time.
+    fn close_slowest(&mut self) {
+        let slowest = self
+            .by
+            .iter()
+            .filter_map(|(&number, held)| Some((held.activity.oldest_answer()?, number)))
+            .min();
+        if let Some((_, number)) = slowest {
+            self.close(number);
+        }
     }
 }
 
@@ -123,93 +141,25 @@ impl Place {
 
     /// Waits until the place is needed for another.
     pub(super) async fn closed(&self) {
-        self.activity.closed.notified().await;
+        self.activity.closed().await;
     }
 
-    /// An answer begins its way. If too many are on theirs, the one that has been so for the longest time is given up.
-    pub(super) fn writing(&self) {
-        self.activity.enter(Phase::Writing);
+    /// An answer begins its way. If too many are on theirs, the connection on which one has been so for the longest time is
+    /// given up.
+    pub(super) fn answered(&self, work: Work) -> Delivery {
+        let delivery = work.answered();
         let mut taken = self.places.taken();
-        let writing = taken
-            .by
-            .values()
-            .filter(|activity| activity.now().0 == Phase::Writing);
-        if writing.count() > MOST_WRITING {
-            taken.close_oldest(|phase| phase == Phase::Writing);
+        let writing: usize = taken.by.values().map(|held| held.activity.writing()).sum();
+        if writing > MOST_WRITING {
+            taken.close_slowest();
         }
+        delivery
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.taken().by.remove(&self.number);
-    }
-}
-
-/// What one connection is at, and since when.
-#[derive(Debug)]
-pub(super) struct Activity {
-    now: Mutex<(Phase, Instant)>,
-    closed: Notify,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self {
-            now: Mutex::new((Phase::Head, Instant::now())),
-            closed: Notify::new(),
-        }
-    }
-
-    /// Something came from the client. More of a head does not win it more time.
-    pub(super) fn received(&self) {
-        self.pass(Phase::Idle, Phase::Head);
-    }
-
-    /// A request is whole.
-    pub(super) fn busy(&self) {
-        self.enter(Phase::Busy);
-    }
-
-    /// Everything there was to write is with the kernel.
-    pub(super) fn drained(&self) {
-        self.pass(Phase::Writing, Phase::Idle);
-    }
-
-    /// Whether there is no request to answer, and no answer to deliver.
-    pub(super) fn is_without_work(&self) -> bool {
-        matches!(self.now().0, Phase::Idle | Phase::Head)
-    }
-
-    /// When it is time to close; never while a request is being answered.
-    pub(super) fn due(&self, options: &Options) -> Option<Instant> {
-        let (phase, since) = self.now();
-        let time = match phase {
-            Phase::Idle => options.idle_timeout,
-            Phase::Head => options.head_timeout,
-            Phase::Writing => options.write_timeout,
-            Phase::Busy => return None,
-        };
-        since.checked_add(time)
-    }
-
-    fn enter(&self, phase: Phase) {
-        *self.lock() = (phase, Instant::now());
-    }
-
-    fn pass(&self, from: Phase, to: Phase) {
-        let mut now = self.lock();
-        if now.0 == from {
-            *now = (to, Instant::now());
-        }
-    }
-
-    fn now(&self) -> (Phase, Instant) {
-        *self.lock()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (Phase, Instant)> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -220,6 +170,8 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Waker};
 
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn is_closed(place: &Place) -> bool {
         pin!(place.closed())
             .poll(&mut Context::from_waker(Waker::noop()))
@@ -229,9 +181,9 @@ mod tests {
     #[test]
     fn a_newcomer_takes_the_place_that_was_idle_the_longest() {
         let places = Places::new(3);
-        let [first, second, third] = [(); 3].map(|()| places.take().unwrap());
-        first.activity().busy();
-        let fourth = places.take().unwrap();
+        let [first, second, third] = [(); 3].map(|()| places.take(PEER).unwrap());
+        let _work = first.activity().begin();
+        let fourth = places.take(PEER).unwrap();
         assert!(!is_closed(&first));
         assert!(is_closed(&second));
         // The place of the second is gone already; that its task ends later frees none twice.
@@ -241,47 +193,43 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_from_one_address_drives_out_itself() {
+        let places = Places::new(10);
+        let other = places.take("192.0.2.1".parse().unwrap()).unwrap();
+        let crowd: Vec<Place> = (0..100).map(|_| places.take(PEER).unwrap()).collect();
+        assert!(!is_closed(&other));
+        assert!(crowd[..91].iter().all(is_closed));
+        assert!(!crowd[91..].iter().any(is_closed));
+        // From as many addresses as there are places, it is the oldest that goes.
+        let many: Vec<Place> = (0..10)
+            .map(|host| places.take([192, 0, 2, 10 + host].into()).unwrap())
+            .collect();
+        assert!(is_closed(&other) && !many.iter().any(is_closed));
+    }
+
+    #[test]
     fn who_is_at_work_keeps_the_place() {
         let places = Places::new(1);
-        let only = places.take().unwrap();
-        only.activity().busy();
-        assert!(places.take().is_none());
+        let only = places.take(PEER).unwrap();
+        let _work = only.activity().begin();
+        assert!(places.take(PEER).is_none());
         drop(only);
-        assert!(places.take().is_some());
+        assert!(places.take(PEER).is_some());
     }
 
     #[test]
     fn answers_that_nobody_takes_are_given_up_oldest_first() {
         let places = Places::new(10 * MOST_WRITING);
-        let idle = places.take().unwrap();
+        let idle = places.take(PEER).unwrap();
         let writing: Vec<Place> = (0..=MOST_WRITING)
-            .map(|_| places.take().unwrap())
+            .map(|_| places.take(PEER).unwrap())
             .inspect(|place| {
-                place.activity().busy();
-                place.writing();
+                let work = place.activity().begin();
+                place.answered(work).until_drained();
             })
             .collect();
         assert!(is_closed(&writing[0]));
         assert!(!writing[1..].iter().any(is_closed));
         assert!(!is_closed(&idle));
-    }
-
-    #[test]
-    fn bytes_of_a_head_win_no_time() {
-        let places = Places::new(1);
-        let place = places.take().unwrap();
-        let options = Options::default();
-        let due = place.activity().due(&options);
-        place.activity().received();
-        assert_eq!(place.activity().due(&options), due);
-        place.activity().busy();
-        assert_eq!(place.activity().due(&options), None);
-        place.activity().drained();
-        assert_eq!(place.activity().now().0, Phase::Busy);
-        place.writing();
-        place.activity().drained();
-        assert_eq!(place.activity().now().0, Phase::Idle);
-        place.activity().received();
-        assert_eq!(place.activity().now().0, Phase::Head);
     }
 }

@@ -1,5 +1,6 @@
 //! The routes: what is answered where.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +8,17 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use hyper::{Method, Request, Response, StatusCode, Version};
+use tokio::sync::Semaphore;
 
+use super::asked::Asked;
+use super::auth::{Gate, Verdict};
+use super::rate::Bucket;
+use super::settings::{Settings, SettingsFile};
 use super::{DashboardUrl, Options, Site, TelemetryPath, encoding, landing, map};
 use crate::api::Document;
 use crate::log::Limiter;
+use crate::refusals::{Reason, Refusals};
 
 /// Scrapes that are worked on at a time. They wait for the same sampler and would only fill the memory together.
 const WORKED_ON: usize = 2;
@@ -27,6 +33,8 @@ const PORTS: &str = "/api/v1/ports";
 const FACTS: &str = "/api/v1/ports/facts";
 const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
+const RELOAD: &str = "/-/reload";
+const CONFIG: &str = "/config";
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 /// Prometheus' text format, as its exposition format document names it.
@@ -43,6 +51,8 @@ enum Route {
     Facts,
     Healthy,
     Ready,
+    Reload,
+    Config,
 }
 
 /// Answers requests, whatever they came over.
@@ -50,36 +60,63 @@ pub(super) struct Front {
     site: Arc<dyn Site>,
     telemetry: TelemetryPath,
     dashboard: Option<DashboardUrl>,
-    /// One permit for each scrape that is asked for.
-    asked: Arc<Semaphore>,
+    asked: Asked,
     /// One permit for each scrape that is worked on.
     worked_on: Arc<Semaphore>,
+    settings: Option<Arc<SettingsFile>>,
+    gate: Gate,
+    bucket: Bucket,
+    has_lifecycle: bool,
+    /// Held while a reload runs.
+    reloading: Arc<tokio::sync::Mutex<()>>,
+    refusals: Arc<Refusals>,
 }
 
 impl Front {
-    pub(super) fn new(site: Arc<dyn Site>, options: &Options) -> Self {
-        let most = match options.max_requests {
-            0 => Semaphore::MAX_PERMITS,
-            limit => limit.min(Semaphore::MAX_PERMITS),
-        };
-        Self {
+    /// # Errors
+    /// When the system has no random numbers.
+    pub(super) fn new(site: Arc<dyn Site>, options: &Options) -> io::Result<Self> {
+        Ok(Self {
             site,
             telemetry: options.telemetry_path.clone(),
             dashboard: options.dashboard_url.clone(),
-            asked: Arc::new(Semaphore::new(most)),
+            asked: Asked::new(options.max_requests),
             worked_on: Arc::new(Semaphore::new(WORKED_ON)),
-        }
+            settings: options.settings.clone(),
+            gate: Gate::new()?,
+            bucket: Bucket::default(),
+            has_lifecycle: options.has_lifecycle,
+            reloading: Arc::default(),
+            refusals: Arc::clone(&options.refusals),
+        })
+    }
+
+    /// What the web configuration says now; `None` where there is none.
+    pub(super) async fn settings(&self) -> Option<Arc<Settings>> {
+        let file = self.settings.as_ref()?;
+        let settings = file.fresh().await;
+        self.refusals.set_config(file.is_in_use());
+        Some(settings)
     }
 
     /// The answer to a request. Its body is never read.
     pub(super) async fn answer<B: Body>(&self, peer: SocketAddr, request: &Request<B>) -> Answer {
-        let mut answer = self.route(request).await;
+        let settings = self.settings().await;
+        let mut answer = match self.admit(peer, request, settings.as_deref()).await {
+            Ok(()) => self.route(peer, request).await,
+            Err(refusal) => refusal,
+        };
         let headers = answer.headers_mut();
+        for (name, value) in settings.iter().flat_map(|settings| &settings.headers) {
+            // A page that has its own policy knows better.
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
         headers.insert(
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
-        if !request.body().is_end_stream() {
+        // HTTP/2 has its own way to say that the rest of a body is not wanted.
+        if request.version() < Version::HTTP_2 && !request.body().is_end_stream() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         tracing::debug!(
@@ -92,19 +129,81 @@ impl Front {
         answer
     }
 
-    async fn route<B>(&self, request: &Request<B>) -> Answer {
+    /// Whether the request is answered at all.
+    async fn admit<B>(
+        &self,
+        peer: SocketAddr,
+        request: &Request<B>,
+        settings: Option<&Settings>,
+    ) -> Result<(), Answer> {
+        let Some(settings) = settings else {
+            return Ok(());
+        };
+        if let Some(rate) = settings.rate
+            && !self.bucket.take(rate)
+        {
+            self.refused(peer, Reason::RateLimit, None);
+            return Err(too_often());
+        }
+        if settings.users.is_empty() {
+            return Ok(());
+        }
+        let headers = request.headers();
+        match self.gate.judge(&settings.users, headers, peer.ip()).await {
+            Verdict::Welcome => Ok(()),
+            Verdict::Missing => {
+                self.refused(peer, Reason::BasicAuth, None);
+                Err(unauthorized())
+            }
+            Verdict::Wrong(user) => {
+                self.refused(peer, Reason::BasicAuth, user.as_deref());
+                Err(unauthorized())
+            }
+            Verdict::Busy => {
+                self.refused(peer, Reason::Overload, None);
+                Err(unavailable("Too many passwords at a time.\n"))
+            }
+        }
+    }
+
+    fn refused(&self, peer: SocketAddr, reason: Reason, user: Option<&str>) {
+        static PASSWORDS: Limiter = Limiter::new(2, Duration::from_secs(60));
+        static OTHERS: Limiter = Limiter::new(2, Duration::from_secs(60));
+
+        self.refusals.count(reason);
+        let limiter = match reason {
+            Reason::BasicAuth => &PASSWORDS,
+            _ => &OTHERS,
+        };
+        if let Some(left_out) = limiter.admit() {
+            let reason = reason.as_str();
+            tracing::warn!(%peer, reason, user, left_out, "request refused");
+        }
+    }
+
+    async fn route<B>(&self, peer: SocketAddr, request: &Request<B>) -> Answer {
         let Some(route) = self.find(request.uri().path()) else {
             return self.not_found();
         };
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return method_not_allowed();
+        let (allowed, is_allowed) = match (&route, request.method()) {
+            (Route::Reload, method) => ("POST, PUT", matches!(*method, Method::POST | Method::PUT)),
+            (_, method) => ("GET, HEAD", matches!(*method, Method::GET | Method::HEAD)),
+        };
+        if !is_allowed {
+            return method_not_allowed(allowed);
         }
         match route {
-            Route::Telemetry => self.scrape(request.headers()).await,
-            Route::Landing => self.landing().await,
+            Route::Telemetry => self.scrape(peer, request.headers()).await,
+            Route::Landing => self.landing(peer).await,
             Route::Map => map::map(self.dashboard.as_ref()),
-            Route::Ports => self.document(request.headers(), <dyn Site>::ports).await,
-            Route::Facts => self.document(request.headers(), <dyn Site>::facts).await,
+            Route::Ports => {
+                self.document(peer, request.headers(), <dyn Site>::ports)
+                    .await
+            }
+            Route::Facts => {
+                self.document(peer, request.headers(), <dyn Site>::facts)
+                    .await
+            }
             Route::Healthy => plain(StatusCode::OK, "darkport_exporter is healthy.\n"),
             Route::Ready if self.site.is_ready() => {
                 plain(StatusCode::OK, "darkport_exporter is ready.\n")
@@ -113,6 +212,8 @@ impl Front {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "darkport_exporter is not ready: no sample has been taken yet.\n",
             ),
+            Route::Config => self.config(),
+            Route::Reload => self.reload().await,
         }
     }
 
@@ -127,6 +228,8 @@ impl Front {
             FACTS => Some(Route::Facts),
             HEALTHY => Some(Route::Healthy),
             READY => Some(Route::Ready),
+            RELOAD => Some(Route::Reload),
+            CONFIG => Some(Route::Config),
             _ => None,
         }
     }
@@ -139,8 +242,10 @@ impl Front {
             MAP,
             PORTS,
             FACTS,
+            CONFIG,
             HEALTHY,
             READY,
+            RELOAD,
         ] {
             text.push_str(path);
             text.push('\n');
@@ -148,10 +253,51 @@ impl Front {
         plain(StatusCode::NOT_FOUND, text)
     }
 
-    async fn scrape(&self, headers: &HeaderMap) -> Answer {
+    /// The configuration in use, and the web configuration behind it.
+    fn config(&self) -> Answer {
+        let mut text = self.site.config().to_string();
+        if let Some(file) = &self.settings {
+            text.push_str("---\n# The web configuration.\n");
+            text.push_str(file.current().text());
+        }
+        let mut answer = respond(StatusCode::OK, "application/yaml; charset=utf-8", text);
+        answer
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        answer
+    }
+
+    /// Loads everything anew, one who asks after the other, and says what came of it.
+    async fn reload(&self) -> Answer {
+        if !self.has_lifecycle {
+            return plain(
+                StatusCode::FORBIDDEN,
+                "Reloading over HTTP is not enabled: start with --web.enable-lifecycle, or send SIGHUP.\n",
+            );
+        }
+        let turn = Arc::clone(&self.reloading).lock_owned().await;
+        let (site, settings) = (Arc::clone(&self.site), self.settings.clone());
+        let reloaded = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            reload(&*site, settings.as_deref())
+        })
+        .await;
+        match reloaded {
+            Ok(Ok(())) => plain(StatusCode::OK, ""),
+            Ok(Err(problems)) => plain(StatusCode::INTERNAL_SERVER_ERROR, problems + "\n"),
+            Err(_) => plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The reload failed. The exporter's log says why.\n",
+            ),
+        }
+    }
+
+    async fn scrape(&self, peer: SocketAddr, headers: &HeaderMap) -> Answer {
         let as_gzip = encoding::wants_gzip(headers);
         let made = self
-            .work(move |site| packed(site.scrape()?.into_bytes(), as_gzip))
+            .work(peer, move |site| {
+                packed(site.scrape()?.into_bytes(), as_gzip)
+            })
             .await;
         match made {
             Ok(body) => encoded(METRICS, body, as_gzip),
@@ -162,6 +308,7 @@ impl Front {
     /// A document, unless the client holds this very one.
     async fn document(
         &self,
+        peer: SocketAddr,
         headers: &HeaderMap,
         ask: impl Fn(&dyn Site) -> Option<Document> + Send + 'static,
     ) -> Answer {
@@ -172,7 +319,7 @@ impl Front {
             .cloned()
             .collect();
         let made = self
-            .work(move |site| {
+            .work(peer, move |site| {
                 let document = ask(site)?;
                 // Weak: the same content, as it is and compressed.
                 let tag = format!("W/\"{}\"", document.id);
@@ -206,13 +353,13 @@ impl Front {
 
     /// The landing page shows a sample that somebody else has asked for; only where that is old it asks for one itself, and
     /// not for long.
-    async fn landing(&self) -> Answer {
+    async fn landing(&self, peer: SocketAddr) -> Answer {
         let is_old = self.site.glance().is_none_or(|glance| {
             // A clock that was set back makes a sample look new; the next one is.
             glance.sampled_at.elapsed().unwrap_or_default() > GLANCE_AGE
         });
         if is_old {
-            let sampling = self.work(|site| site.ports().map(drop));
+            let sampling = self.work(peer, |site| site.ports().map(drop));
             let _ = tokio::time::timeout(GLANCE_WAIT, sampling).await;
         }
         landing::landing(&*self.site, &self.telemetry)
@@ -221,10 +368,14 @@ impl Front {
     /// Does what may block, in its turn and within the limits.
     async fn work<T: Send + 'static>(
         &self,
+        peer: SocketAddr,
         work: impl FnOnce(&dyn Site) -> Option<T> + Send + 'static,
     ) -> Result<T, Answer> {
-        let Ok(asked) = Arc::clone(&self.asked).try_acquire_owned() else {
-            return Err(too_many());
+        let Some(asked) = self.asked.ask(peer.ip()) else {
+            self.refusals.count(Reason::Overload);
+            return Err(unavailable(
+                "Too many scrapes at a time. The limit is --web.max-requests.\n",
+            ));
         };
         let Ok(turn) = Arc::clone(&self.worked_on).acquire_owned().await else {
             return Err(failed());
@@ -232,7 +383,7 @@ impl Front {
         let site = Arc::clone(&self.site);
         let made = tokio::task::spawn_blocking(move || {
             // Held by the work and not by the one who waits for it, who may hang up and ask again.
-            let _held: [OwnedSemaphorePermit; 2] = [asked, turn];
+            let _held = (asked, turn);
             work(&*site)
         })
         .await;
@@ -277,11 +428,46 @@ fn not_modified() -> Answer {
     answer
 }
 
-fn too_many() -> Answer {
-    let mut answer = plain(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "Too many scrapes at a time. The limit is --web.max-requests.\n",
+/// Loads the configuration and, where there is one, the web configuration anew. Blocks.
+///
+/// # Errors
+/// What is wrong with them, one problem a line. Whichever of the two is good is in use all the same.
+pub fn reload(site: &dyn Site, settings: Option<&SettingsFile>) -> Result<(), String> {
+    let problems: Vec<String> = [
+        site.reload().err(),
+        settings
+            .and_then(|settings| settings.refresh().err())
+            .map(|problem| problem.to_string()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems.join("\n"))
+    }
+}
+
+fn unauthorized() -> Answer {
+    let mut answer = plain(StatusCode::UNAUTHORIZED, "Unauthorized\n");
+    answer.headers_mut().insert(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Basic realm=\"darkport_exporter\", charset=\"UTF-8\""),
     );
+    answer
+}
+
+fn too_often() -> Answer {
+    let mut answer = plain(StatusCode::TOO_MANY_REQUESTS, "Too many requests\n");
+    answer
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+fn unavailable(text: &'static str) -> Answer {
+    let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, text);
     answer
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -300,14 +486,14 @@ fn failed() -> Answer {
     )
 }
 
-fn method_not_allowed() -> Answer {
+fn method_not_allowed(allowed: &'static str) -> Answer {
     let mut answer = plain(
         StatusCode::METHOD_NOT_ALLOWED,
-        "Method not allowed: use GET or HEAD.\n",
+        format!("Method not allowed. Allowed here: {allowed}.\n"),
     );
     answer
         .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        .insert(header::ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 

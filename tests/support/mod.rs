@@ -7,6 +7,9 @@
     reason = "each test binary uses some of it, and a test fails by panicking"
 )]
 
+pub mod https;
+pub mod pki;
+
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -98,6 +101,15 @@ impl Exporter {
         Self::spawn(command)
     }
 
+    /// Starts it without asking whether it is ready, which not everybody may.
+    pub fn start_guarded(arguments: &[&str]) -> Self {
+        let mut command = Command::new(program());
+        command
+            .arg("--web.listen-address=127.0.0.1:0")
+            .args(arguments);
+        Self::listening(command)
+    }
+
     /// Starts it through another program, which gets its path as the last argument before the flags.
     pub fn start_through(wrapper: &[&str], arguments: &[&str]) -> Self {
         Self::start_copy(Path::new(&program()), wrapper, arguments)
@@ -114,8 +126,23 @@ impl Exporter {
         Self::spawn(command)
     }
 
-    fn spawn(mut command: Command) -> Self {
-        command.stderr(Stdio::piped()).stdin(Stdio::null());
+    fn spawn(command: Command) -> Self {
+        let exporter = Self::listening(command);
+        wait_for("a first sample", || {
+            (get(exporter.address, "/-/ready").0 == 200).then_some(())
+        });
+        exporter
+    }
+
+    /// Starts a command that ends in the exporter, and waits until it listens.
+    pub fn listening(mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::listening_with_input(command)
+    }
+
+    /// The same, with the standard input the command has.
+    pub fn listening_with_input(mut command: Command) -> Self {
+        command.stderr(Stdio::piped());
         let mut process = Running::start(&mut command);
         let log = lines(process.child.stderr.take().unwrap());
         let mut told = Vec::new();
@@ -132,16 +159,12 @@ impl Exporter {
             );
             None
         });
-        let exporter = Self {
+        Self {
             process,
             address,
             log,
             told,
-        };
-        wait_for("a first sample", || {
-            (get(exporter.address, "/-/ready").0 == 200).then_some(())
-        });
-        exporter
+        }
     }
 
     /// One scrape.

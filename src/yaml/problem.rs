@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::yaml::Place;
+use super::tree::Place;
 
 /// How many problems are kept. Who has more than this has one that repeats.
 const KEPT: usize = 100;
@@ -52,13 +52,13 @@ impl fmt::Display for Refusal {
 
 /// The problems found so far.
 #[derive(Debug, Default)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     kept: Vec<Problem>,
     more: usize,
 }
 
 impl Problems {
-    pub(super) fn add(&mut self, place: Place, key: &str, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, place: Place, key: &str, message: impl Into<String>) {
         if self.kept.len() == KEPT {
             self.more += 1;
             return;
@@ -71,12 +71,12 @@ impl Problems {
         });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
     /// The problems as what a file is refused with.
-    pub(super) fn into_refusal(mut self, source: &str) -> Refusal {
+    pub(crate) fn into_refusal(mut self, source: &str) -> Refusal {
         self.kept
             .sort_by_key(|problem| (problem.line, problem.column));
         Refusal {

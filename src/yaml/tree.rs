@@ -18,14 +18,14 @@ const NODE_WEIGHT: usize = 8;
 
 /// A place in the text, both counted from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) line: usize,
-    pub(super) column: usize,
+pub(crate) struct Place {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 impl Place {
     /// Where a file begins.
-    pub(super) const START: Self = Self { line: 1, column: 1 };
+    pub(crate) const START: Self = Self { line: 1, column: 1 };
 }
 
 impl From<&Marker> for Place {
@@ -39,14 +39,14 @@ impl From<&Marker> for Place {
 
 /// A value and where it stands. An alias stands where it is used.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) value: Value,
 }
 
 /// What a node holds.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Nothing: `key:` without a value, or `null`.
     Null,
     /// A text, quoted or not.
@@ -59,13 +59,13 @@ pub(super) enum Value {
 
 /// Why a text is no tree. The first such mistake hides all that follow.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) place: Place,
-    pub(super) message: String,
+pub(crate) struct Fault {
+    pub(crate) place: Place,
+    pub(crate) message: String,
 }
 
 /// Reads one document; `None` where there is none.
-pub(super) fn parse(text: &str) -> Result<Option<Node>, Fault> {
+pub(crate) fn parse(text: &str) -> Result<Option<Node>, Fault> {
     Builder::new(text).document()
 }
 

@@ -6,43 +6,58 @@
 use std::collections::HashMap;
 
 use super::problem::Problems;
-use super::yaml::{Node, Place, Value};
+use super::tree::{Node, Place, Value};
 
 /// A value with the key that leads to it.
 #[derive(Clone, Debug)]
-pub(super) struct Field<'a> {
+pub(crate) struct Field<'a> {
     node: &'a Node,
     key: String,
 }
 
 impl<'a> Field<'a> {
     /// The whole document.
-    pub(super) const fn root(node: &'a Node) -> Self {
+    pub(crate) const fn root(node: &'a Node) -> Self {
         Self {
             node,
             key: String::new(),
         }
     }
 
-    pub(super) const fn place(&self) -> Place {
+    pub(crate) const fn place(&self) -> Place {
         self.node.place
     }
 
-    pub(super) fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    pub(super) const fn is_null(&self) -> bool {
+    pub(crate) const fn is_null(&self) -> bool {
         matches!(self.node.value, Value::Null)
     }
 
     /// Whether this is `{}`.
-    pub(super) fn is_empty_mapping(&self) -> bool {
+    pub(crate) fn is_empty_mapping(&self) -> bool {
         matches!(&self.node.value, Value::Mapping(pairs) if pairs.is_empty())
     }
 
+    /// The node itself.
+    pub(super) const fn node(&self) -> &'a Node {
+        self.node
+    }
+
+    /// Whether nothing is said: no value, an empty text, an empty list or mapping.
+    pub(crate) fn is_blank(&self) -> bool {
+        match &self.node.value {
+            Value::Null => true,
+            Value::Text(text) => text.is_empty(),
+            Value::List(items) => items.is_empty(),
+            Value::Mapping(pairs) => pairs.is_empty(),
+        }
+    }
+
     /// The value of a key of this mapping, if there is one.
-    pub(super) fn child(&self, name: &str) -> Option<Self> {
+    pub(crate) fn child(&self, name: &str) -> Option<Self> {
         let Value::Mapping(pairs) = &self.node.value else {
             return None;
         };
@@ -56,17 +71,17 @@ impl<'a> Field<'a> {
     }
 
     /// Notes that something is wrong with this value.
-    pub(super) fn refuse(&self, problems: &mut Problems, message: impl Into<String>) {
+    pub(crate) fn refuse(&self, problems: &mut Problems, message: impl Into<String>) {
         problems.add(self.node.place, &self.key, message);
     }
 
     /// Notes that a key of this mapping is missing.
-    pub(super) fn refuse_missing(&self, problems: &mut Problems, key: &str, message: &str) {
+    pub(crate) fn refuse_missing(&self, problems: &mut Problems, key: &str, message: &str) {
         problems.add(self.node.place, &join(&self.key, key), message);
     }
 
     /// A text; `wanted` says what belongs here.
-    pub(super) fn text(&self, wanted: &str, problems: &mut Problems) -> Option<&'a str> {
+    pub(crate) fn text(&self, wanted: &str, problems: &mut Problems) -> Option<&'a str> {
         match &self.node.value {
             Value::Text(text) => Some(text),
             _ => self.refuse_kind(wanted, problems),
@@ -74,7 +89,7 @@ impl<'a> Field<'a> {
     }
 
     /// The items of a list; `wanted` says what belongs here.
-    pub(super) fn list(
+    pub(crate) fn list(
         &self,
         wanted: &str,
         problems: &mut Problems,
@@ -90,7 +105,7 @@ impl<'a> Field<'a> {
     }
 
     /// The values of a mapping. Notes every key that is not known, stands twice or is no word.
-    pub(super) fn mapping(
+    pub(crate) fn mapping(
         &self,
         known: &[&'static str],
         problems: &mut Problems,
@@ -99,7 +114,7 @@ impl<'a> Field<'a> {
     }
 
     /// As [`Field::mapping`]; keys that are `judged` by the caller are neither refused nor offered.
-    pub(super) fn mapping_beside(
+    pub(crate) fn mapping_beside(
         &self,
         known: &[&'static str],
         judged: &[&str],
@@ -134,8 +149,40 @@ impl<'a> Field<'a> {
         Some(Mapping { fields })
     }
 
+    /// The values of a mapping whose keys are names of any kind. Notes every name that stands twice or is no text.
+    pub(crate) fn entries(
+        &self,
+        wanted: &str,
+        problems: &mut Problems,
+    ) -> Option<Vec<(&'a str, Field<'a>)>> {
+        let Value::Mapping(pairs) = &self.node.value else {
+            return self.refuse_kind(wanted, problems);
+        };
+        let mut entries: Vec<(&'a str, Field<'a>)> = Vec::with_capacity(pairs.len());
+        let mut lines: HashMap<&'a str, usize> = HashMap::new();
+        for (key, node) in pairs {
+            let Value::Text(name) = &key.value else {
+                problems.add(key.place, &self.key, "a name is a plain text");
+                continue;
+            };
+            let path = join(&self.key, name);
+            if let Some(first) = lines.insert(name, key.place.line) {
+                let message = format!("the name stands twice, first on line {first}");
+                problems.add(key.place, &path, message);
+                continue;
+            }
+            entries.push((name, Field { node, key: path }));
+        }
+        Some(entries)
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn claim(&self, problems: &mut Problems) -> Option<bool> {
+        self.choice(&[("true", true), ("false", false)], problems)
+    }
+
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(
+    pub(crate) fn choice<T: Copy>(
         &self,
         choices: &[(&'static str, T)],
         problems: &mut Problems,
@@ -153,7 +200,7 @@ impl<'a> Field<'a> {
     }
 
     /// A whole number, 0 to `max`.
-    pub(super) fn number(&self, max: usize, problems: &mut Problems) -> Option<usize> {
+    pub(crate) fn number(&self, max: usize, problems: &mut Problems) -> Option<usize> {
         let wanted = format!("a whole number, 0 to {max}");
         let text = self.text(&wanted, problems)?;
         let number = text
@@ -185,18 +232,18 @@ impl<'a> Field<'a> {
 
 /// The known values of a mapping.
 #[derive(Debug)]
-pub(super) struct Mapping<'a> {
+pub(crate) struct Mapping<'a> {
     fields: HashMap<&'a str, (Place, Field<'a>)>,
 }
 
 impl<'a> Mapping<'a> {
-    pub(super) fn field(&self, key: &str) -> Option<&Field<'a>> {
+    pub(crate) fn field(&self, key: &str) -> Option<&Field<'a>> {
         self.fields.get(key).map(|(_, field)| field)
     }
 }
 
 /// `None` for a part that was given and not understood, `Some(None)` for one that was not given.
-pub(super) fn given<T>(part: Option<Option<T>>) -> Option<Option<T>> {
+pub(crate) fn given<T>(part: Option<Option<T>>) -> Option<Option<T>> {
     match part {
         None => Some(None),
         Some(None) => None,
@@ -205,7 +252,7 @@ pub(super) fn given<T>(part: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 /// The part of a text that a message shows, in quotes, with everything escaped that could break a line.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const SHOWN: usize = 60;
     if text.chars().nth(SHOWN).is_none() {
         return format!("{text:?}");
@@ -215,7 +262,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// The candidate a mistyped word most likely stands for, if any is near.
-pub(super) fn closest<'c>(
+pub(crate) fn closest<'c>(
     given: &str,
     candidates: impl Iterator<Item = &'c str>,
 ) -> Option<&'c str> {
@@ -241,7 +288,7 @@ fn unknown_key(name: &str, known: &[&'static str]) -> String {
 }
 
 /// The path of a key. One that is no plain word is shown in quotes: it comes from the file and could hold anything.
-fn join(path: &str, key: &str) -> String {
+pub(super) fn join(path: &str, key: &str) -> String {
     let is_plain = !key.is_empty()
         && key.len() <= 63
         && key

@@ -6,8 +6,22 @@ use std::path::Path;
 
 use super::{Error, MAX_FILE_BYTES};
 
+/// Reads a file whole as text, but no more of it than a configuration may have.
+pub(crate) fn read(path: &Path) -> Result<String, Error> {
+    text_of(path, read_bytes(path)?)
+}
+
+/// The text in what was read of a file.
+pub(crate) fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
+    text(bytes).map_err(|(line, what)| Error::NotText {
+        path: path.to_owned(),
+        line,
+        what,
+    })
+}
+
 /// Reads a file whole, but no more of it than a configuration may have.
-pub(super) fn read(path: &Path) -> Result<String, Error> {
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |cause| Error::Read {
         path: path.to_owned(),
         cause,
@@ -33,11 +47,7 @@ pub(super) fn read(path: &Path) -> Result<String, Error> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(too_large());
     }
-    text(bytes).map_err(|(line, what)| Error::NotText {
-        path: path.to_owned(),
-        line,
-        what,
-    })
+    Ok(bytes)
 }
 
 /// The text in a file's bytes, or the line on which it is none, and why.
