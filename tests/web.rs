@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use darkport_exporter::api::{Document, Glance};
 use darkport_exporter::counts::Tier;
-use darkport_exporter::web::{self, ListenAddress, Options, Site};
+use darkport_exporter::refusals::Reason;
+use darkport_exporter::web::{self, ListenAddress, Options, SettingsFile, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -918,4 +919,39 @@ fn idle_connections() -> usize {
 #[cfg(not(target_os = "linux"))]
 fn idle_connections() -> usize {
     60
+}
+
+/// A TLS handshake has the time that a head has, and whoever waits for theirs takes nobody else's.
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_is_dropped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    for (name, text) in [
+        ("cert.pem", certificate.pem()),
+        ("key.pem", key.serialize_pem()),
+        (
+            "web.yml",
+            "tls_server_config: {cert_file: cert.pem, key_file: key.pem}\n".to_owned(),
+        ),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let settings = SettingsFile::load(&folder.path().join("web.yml")).unwrap();
+    let options = Options {
+        settings: Some(Arc::new(settings)),
+        head_timeout: SHORT,
+        ..Options::default()
+    };
+    let refusals = Arc::clone(&options.refusals);
+    let server = Server::start(options, || TEXT.to_owned());
+    // Nothing at all, and the beginning of a record that holds a ClientHello.
+    for beginning in [&[][..], &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]] {
+        let mut stream = server.connect().await;
+        stream.write_all(beginning).await.unwrap();
+        assert_eq!(read_to_end(stream).await, b"");
+    }
+    assert_eq!(refusals.now().refused[Reason::Tls.index()], 2);
+    server.stop().await;
 }
