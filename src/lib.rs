@@ -12,7 +12,8 @@
 //!                    │          │        ├ audit       /proc/net/snmp             what the host itself counted
 //!                    │          └──────→ Sampler ── sample() ──→ Snapshot ─→ metrics::encode ─→ web /metrics
 //!                    │                      └─→ events (log)
-//!                    └→ registry (IANA) ────┘
+//!                    ├→ registry (IANA) ────┘
+//!                    └→ probe ─→ metrics::encode_probe ─→ web /probe
 //! ```
 //!
 //! One direction, no going back: readers do not know metrics, metrics does not know how a number was read, HTTP knows
@@ -27,6 +28,7 @@
 //! | [`command`] | does what the command line asks for | how any of it is done |
 //! | [`start`] | chooses reader and tier, and says why not the better ones | metrics, HTTP |
 //! | [`config`] | a YAML file → [`config::Config`], valid by construction, every problem at once | sockets, metrics, HTTP |
+//! | [`duration`] | durations, read as Prometheus writes them | what they are for |
 //! | [`port`] | ports, ranges, blocks, sets of ports | anything but the standard library |
 //! | [`registry`] | IANA: what is this port? | watch sets, sockets |
 //! | [`watch`] | whose port it is, who may listen there | files, metrics |
@@ -41,12 +43,15 @@
 //! | [`metrics`] | [`metrics::FAMILIES`], the one table of families, and the encoding; names prometheus | readers, HTTP |
 //! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
 //! | [`lookup`] | the answer to `lookup` | where it is printed |
+//! | [`probe`] | the outside view: what a port answers over the network, and who may be asked | who listens, metrics, HTTP |
+//! | [`outside`] | the answer to `probe`, and how far it is | how ports are asked |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |
 //! | [`log`], [`signal`], [`build_info`] | the log, the signals, what the binary was built from | everything else |
 //!
 //! # What always holds
 //!
-//! 1. Observer only: it binds no watched port, runs no other program, drops, delays and changes no packet.
+//! 1. Observer only: it binds no watched port, runs no other program, drops, delays and changes no packet. What a probe
+//!    sends goes only to whom the configuration or a person at a terminal names.
 //! 2. Absent, not zero: a zero means that somebody looked and found none. `None` is never turned into 0.
 //! 3. Nothing remote creates a series.
 //! 4. Counters never go backwards while the process lives; a reload keeps them.
@@ -64,14 +69,17 @@ pub mod build_info;
 pub mod command;
 pub mod config;
 pub mod counts;
+pub mod duration;
 pub mod events;
 pub mod exporter;
 pub mod log;
 pub mod lookup;
 pub mod metrics;
 pub mod namespaces;
+pub mod outside;
 pub mod owners;
 pub mod port;
+pub mod probe;
 pub mod registry;
 pub mod sampler;
 pub mod signal;

@@ -1,7 +1,8 @@
 //! The metrics: the one table in which every family is declared, and the encoding of a snapshot by that table.
 //!
 //! The only room that names the prometheus crate. It knows what a number means, not how it was read. Families are built
-//! anew from one [`Snapshot`] at each scrape, one after the other, so that only one is in memory at a time.
+//! anew from one [`Snapshot`] at each scrape, one after the other, so that only one is in memory at a time. A probe has a table
+//! of its own, and its [`Report`](crate::probe::Report) in place of the snapshot.
 
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -11,8 +12,10 @@ use crate::port::Protocol;
 use crate::snapshot::{Snapshot, Watched};
 
 mod families;
+mod probe;
 
 pub use families::FAMILIES;
+pub use probe::{PROBE_FAMILIES, ProbeFamily, encode_probe};
 
 /// A metric family: its place in the contract and where its values come from.
 #[derive(Debug)]
@@ -205,22 +208,41 @@ pub fn encode_families(snapshot: &Snapshot<'_>) -> Result<String, Error> {
         if metrics.is_empty() {
             continue;
         }
-        let mut proto = MetricFamily::default();
-        proto.set_name(family.name.to_owned());
-        proto.set_help(family.help.to_owned());
-        proto.set_field_type(match family.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-        });
-        proto.set_metric(metrics);
         encoder
-            .encode_utf8(&[proto], &mut text)
+            .encode_utf8(
+                &[proto(family.name, family.help, family.kind, metrics)],
+                &mut text,
+            )
             .map_err(|source| Error {
                 family: family.name,
                 source,
             })?;
     }
     Ok(text)
+}
+
+fn proto(name: &str, help: &str, kind: Kind, metrics: Vec<Metric>) -> MetricFamily {
+    let mut proto = MetricFamily::default();
+    proto.set_name(name.to_owned());
+    proto.set_help(help.to_owned());
+    proto.set_field_type(match kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+    });
+    proto.set_metric(metrics);
+    proto
+}
+
+/// One series of a gauge: one value for each label, in their order, and the number.
+fn gauge<const N: usize>(labels: &[&str], values: [String; N], value: f64) -> Metric {
+    debug_assert_eq!(N, labels.len());
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::default();
+    let pairs = labels.iter().zip(values);
+    metric.set_label(pairs.map(|(name, value)| pair(name, value)).collect());
+    metric.set_gauge(gauge);
+    metric
 }
 
 /// `process_*`: processor time, memory, file descriptors, start time; on Linux, where the prometheus crate has them.

@@ -11,7 +11,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -22,8 +22,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::counts::Tier;
-use crate::exporter::Exporter;
+use crate::exporter::{Exporter, ProbeError};
 use crate::log::{Chain, Limiter};
+use crate::probe::Request;
 
 mod address;
 mod connection;
@@ -32,6 +33,7 @@ mod landing;
 mod listen;
 mod path;
 mod places;
+mod probe;
 mod routes;
 
 pub use address::{BadAddress, Host, ListenAddress};
@@ -50,7 +52,14 @@ pub trait Site: Send + Sync + 'static {
     fn is_ready(&self) -> bool;
     /// The tier in use. Must not block.
     fn tier(&self) -> Tier;
+    /// The answer to a probe, in text format 0.0.4; a site that probes nobody refuses it. Must not block.
+    fn probe(&self, _request: Request) -> Probing<'_> {
+        Box::pin(async { Err(crate::probe::Error::NobodyAllowed.into()) })
+    }
 }
+
+/// A probe under way. Dropped, it ends.
+pub type Probing<'a> = Pin<Box<dyn Future<Output = Result<String, ProbeError>> + Send + 'a>>;
 
 impl Site for Exporter {
     fn scrape(&self) -> Option<String> {
@@ -65,6 +74,10 @@ impl Site for Exporter {
 
     fn tier(&self) -> Tier {
         Self::tier(self)
+    }
+
+    fn probe(&self, request: Request) -> Probing<'_> {
+        Box::pin(Self::probe(self, request))
     }
 }
 

@@ -95,16 +95,6 @@ impl<'a> Field<'a> {
         known: &[&'static str],
         problems: &mut Problems,
     ) -> Option<Mapping<'a>> {
-        self.mapping_beside(known, &[], problems)
-    }
-
-    /// As [`Field::mapping`]; keys that are `judged` by the caller are neither refused nor offered.
-    pub(super) fn mapping_beside(
-        &self,
-        known: &[&'static str],
-        judged: &[&str],
-        problems: &mut Problems,
-    ) -> Option<Mapping<'a>> {
         let Value::Mapping(pairs) = &self.node.value else {
             return self.refuse_kind(&format!("keys and values ({})", known.join(", ")), problems);
         };
@@ -115,9 +105,6 @@ impl<'a> Field<'a> {
                 continue;
             };
             let path = join(&self.key, name);
-            if judged.contains(&name.as_str()) {
-                continue;
-            }
             if !known.contains(&name.as_str()) {
                 problems.add(key.place, &path, unknown_key(name, known));
             } else if let Some((first, _)) = fields.get(name.as_str()) {
@@ -132,6 +119,34 @@ impl<'a> Field<'a> {
             }
         }
         Some(Mapping { fields })
+    }
+
+    /// The values of a mapping whose keys the user chooses, in the order of the file; `wanted` says what belongs here.
+    /// Notes every key that stands twice or is no word, and leaves it out; the number is that of all keys.
+    pub(super) fn entries(
+        &self,
+        wanted: &str,
+        problems: &mut Problems,
+    ) -> Option<(usize, Vec<(&'a str, Field<'a>)>)> {
+        let Value::Mapping(pairs) = &self.node.value else {
+            return self.refuse_kind(wanted, problems);
+        };
+        let mut seen: HashMap<&'a str, Place> = HashMap::new();
+        let mut entries = Vec::with_capacity(pairs.len());
+        for (key, node) in pairs {
+            let Value::Text(name) = &key.value else {
+                problems.add(key.place, &self.key, "a key is a plain word");
+                continue;
+            };
+            let path = join(&self.key, name);
+            if let Some(first) = seen.insert(name, key.place) {
+                let message = format!("the key stands twice, first on line {}", first.line);
+                problems.add(key.place, &path, message);
+                continue;
+            }
+            entries.push((name.as_str(), Field { node, key: path }));
+        }
+        Some((pairs.len(), entries))
     }
 
     /// One of a few words.

@@ -10,7 +10,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Options, Site, TelemetryPath, encoding, landing};
+use super::{Options, Site, TelemetryPath, encoding, landing, probe};
 use crate::log::Limiter;
 
 /// Scrapes that are worked on at a time. They wait for the same sampler and would only fill the memory together.
@@ -19,18 +19,20 @@ const WORKED_ON: usize = 2;
 const LANDING: &str = "/";
 const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
+const PROBE: &str = "/probe";
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 /// Prometheus' text format, as its exposition format document names it.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 enum Route {
     Telemetry,
     Landing,
     Healthy,
     Ready,
+    Probe,
 }
 
 /// Answers requests, whatever they came over.
@@ -88,6 +90,7 @@ impl Front {
         match route {
             Route::Telemetry => self.scrape(request.headers()).await,
             Route::Landing => landing::page(&*self.site, &self.telemetry),
+            Route::Probe => probe::answer(&*self.site, request).await,
             Route::Healthy => plain(StatusCode::OK, "darkport_exporter is healthy.\n"),
             Route::Ready if self.site.is_ready() => {
                 plain(StatusCode::OK, "darkport_exporter is ready.\n")
@@ -107,13 +110,14 @@ impl Front {
             LANDING => Some(Route::Landing),
             HEALTHY => Some(Route::Healthy),
             READY => Some(Route::Ready),
+            PROBE => Some(Route::Probe),
             _ => None,
         }
     }
 
     fn not_found(&self) -> Answer {
         let mut text = String::from("No such page. There are:\n");
-        for path in [self.telemetry.as_str(), LANDING, HEALTHY, READY] {
+        for path in [self.telemetry.as_str(), LANDING, PROBE, HEALTHY, READY] {
             text.push_str(path);
             text.push('\n');
         }
@@ -143,14 +147,19 @@ impl Front {
         let Ok(Some(body)) = made else {
             return failed();
         };
-        let mut answer = respond(StatusCode::OK, METRICS, body);
-        let headers = answer.headers_mut();
-        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        if as_gzip {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        answer
+        metrics(body, as_gzip)
     }
+}
+
+/// An answer in Prometheus' text format.
+pub(super) fn metrics(body: Vec<u8>, as_gzip: bool) -> Answer {
+    let mut answer = respond(StatusCode::OK, METRICS, body);
+    let headers = answer.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if as_gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    answer
 }
 
 fn too_many() -> Answer {
@@ -187,7 +196,7 @@ fn method_not_allowed() -> Answer {
     answer
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     respond(status, PLAIN, text)
 }
 
