@@ -55,9 +55,13 @@ impl Allowed {
                 return Err(why(Why::Special(special.what)));
             }
         }
-        if covering
+        let is_listed_itself = covering
             .iter()
-            .all(|network| is_broadcast(network, address))
+            .any(|network| network.prefix_len() >= network.max_prefix_len() - 1);
+        if !is_listed_itself
+            && covering
+                .iter()
+                .any(|network| is_broadcast(network, address))
         {
             return Err(why(Why::Special(
                 "the broadcast address of a network that is listed",
@@ -154,8 +158,8 @@ const SPECIAL: [Special; 21] = [
     Special::v4(224, 0, 0, 0, 4, "a multicast address"),
     Special::v4(240, 0, 0, 0, 4, "a reserved address"),
     Special::v4(255, 255, 255, 255, 32, "the broadcast address"),
-    Special::v6([0; 8], 96, EMBEDDED),
     Special::v6([0; 8], 128, "the unspecified address: this host"),
+    Special::v6([0; 8], 96, EMBEDDED),
     Special::v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, "a link-local address"),
     Special::v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, "a multicast address"),
     // NAT64, 6to4.
@@ -248,10 +252,7 @@ mod tests {
     fn the_last_address_of_a_network_is_everybodys() {
         assert!(!is_allowed("192.0.2.0/24", "192.0.2.255"));
         assert!(is_allowed("192.0.2.0/24 192.0.2.255/32", "192.0.2.255"));
-        assert!(
-            is_allowed("192.0.0.0/16 192.0.2.0/24", "192.0.2.255"),
-            "an ordinary address of the wider one"
-        );
+        assert!(!is_allowed("192.0.0.0/16 192.0.2.0/24", "192.0.2.255"));
         assert!(is_allowed("192.0.2.0/31", "192.0.2.1"));
         assert!(is_allowed("2001:db8::/120", "2001:db8::ff"));
     }
