@@ -94,10 +94,13 @@ async fn ask(job: &Arc<Job>) {
     while lanes.join_next().await.is_some() {}
 }
 
+/// Who is asked, and by the module of which name.
+type Question = (Vec<SocketAddr>, String);
+
 /// The runs under way, by whom they ask and the name of what.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    by: Mutex<HashMap<(Vec<SocketAddr>, String), Weak<Run>>>,
+    by: Mutex<HashMap<Question, Weak<Run>>>,
 }
 
 impl Runs {
