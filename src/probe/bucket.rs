@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// How much of a second's tokens may be taken at once.
 const BURST: Duration = Duration::from_millis(10);
@@ -17,23 +17,15 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// Waits for a token, of which there are `rate` a second. The rate may be another each time.
-    pub(super) async fn take(&self, rate: u32) {
-        let now = Instant::now();
-        let due = self.reserve(rate, now);
-        if due > now {
-            sleep_until(due).await;
-        }
-    }
-
     /// Whether it is as full as a new one.
     pub(super) fn is_full(&self) -> bool {
         let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
         next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// Takes a token, and says from when on it is there.
-    fn reserve(&self, rate: u32, now: Instant) -> Instant {
+    /// Takes a token, of which there are `rate` a second, and says from when on it is there. The rate may be another each
+    /// time.
+    pub(super) fn reserve(&self, rate: u32, now: Instant) -> Instant {
         let apart = Duration::from_secs(1) / rate.max(1);
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let at = next.map_or(now, |next| next.max(now));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -175,9 +175,10 @@ impl Lane {
         is_hasty: bool,
     ) -> Round {
         let mut round = Round::default();
+        let mut held = Held::default();
         while let Some(&port) = ports.get(next.fetch_add(1, Ordering::Relaxed)) {
             let findings = &self.job.findings;
-            match self.ask(port, is_hasty).await {
+            match self.ask(port, is_hasty, &mut held).await {
                 Outcome::Answer(finding) => {
                     findings.put(self.address, port, finding);
                     round.answers += 1;
@@ -191,19 +192,11 @@ impl Lane {
         round
     }
 
-    async fn ask(&self, port: usize, is_hasty: bool) -> Outcome {
+    async fn ask<'a>(&'a self, port: usize, is_hasty: bool, held: &mut Held<'a>) -> Outcome {
         let job = &self.job;
         let target = self.target(port);
         for _ in 0..PAUSES {
-            let (Ok(_place), Ok(_socket)) = (
-                job.places.acquire().await,
-                async {
-                    job.bucket.take(job.module.rate).await;
-                    job.bounds.all.take(job.rate).await;
-                    job.bounds.sockets.acquire().await
-                }
-                .await,
-            ) else {
+            let Some(_place) = self.turn(held).await else {
                 break;
             };
             let patience = if is_hasty {
@@ -213,9 +206,10 @@ impl Lane {
             };
             let asked = Instant::now();
             let outcome = match self.protocol {
-                Protocol::Tcp => tcp::ask(target, patience).await,
+                Protocol::Tcp => tcp::ask(target, patience, &mut held.spare).await,
                 Protocol::Udp => udp::ask(target, patience).await,
             };
+            held.keep_spare_only();
             match outcome {
                 Outcome::NotAsked(error) if socket::is_shortage(&error) => {}
                 Outcome::Answer(_) => {
@@ -231,11 +225,55 @@ impl Lane {
         ))
     }
 
+    /// Waits until one more question may be asked and there is a socket to ask it with; `None` at the end of the process.
+    /// What is held is given back before anything is waited for, since others may wait for it.
+    async fn turn<'a>(&'a self, held: &mut Held<'a>) -> Option<SemaphorePermit<'a>> {
+        let job = &self.job;
+        let place = if let Ok(place) = job.places.try_acquire() {
+            place
+        } else {
+            *held = Held::default();
+            job.places.acquire().await.ok()?
+        };
+        let now = Instant::now();
+        let of_module = job.bucket.reserve(job.module.rate, now);
+        let of_all = job.bounds.all.reserve(job.rate, now);
+        let due = of_module.max(of_all);
+        if due > now {
+            *held = Held::default();
+            sleep_until(due).await;
+        } else {
+            // Where there is nothing to wait for, others have their turn all the same.
+            tokio::task::consume_budget().await;
+        }
+        if held.socket.is_none() {
+            held.socket = Some(job.bounds.sockets.acquire().await.ok()?);
+        }
+        Some(place)
+    }
+
     fn target(&self, port: usize) -> SocketAddr {
         let findings = &self.job.findings;
         let mut target = findings.addresses()[self.address];
         target.set_port(findings.ports()[port].number);
         target
+    }
+}
+
+/// What an asker holds from one question to the next.
+#[derive(Debug, Default)]
+struct Held<'a> {
+    spare: tcp::Spare,
+    /// The right to a socket.
+    socket: Option<SemaphorePermit<'a>>,
+}
+
+impl Held<'_> {
+    /// Gives the right to a socket back, unless there is one that can be used again.
+    fn keep_spare_only(&mut self) {
+        if !self.spare.is_there() {
+            self.socket = None;
+        }
     }
 }
 

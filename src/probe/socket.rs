@@ -10,7 +10,11 @@ use super::icmp;
 
 /// A socket to ask this address with: it does not block, and keeps ICMP messages.
 pub(super) fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    // At once where that can be done, for a probe opens a socket for every port.
+    #[cfg(target_os = "linux")]
+    let kind = kind.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    #[cfg(not(target_os = "linux"))]
     socket.set_nonblocking(true)?;
     icmp::keep(&socket, address.is_ipv6())?;
     Ok(socket)
