@@ -314,7 +314,7 @@ async fn unknown_paths_are_told_the_known_ones() {
         assert!(
             reply
                 .text()
-                .ends_with("\n/metrics\n/\n/-/healthy\n/-/ready\n")
+                .ends_with("\n/metrics\n/\n/probe\n/-/healthy\n/-/ready\n")
         );
     }
     server.stop().await;
