@@ -13,13 +13,15 @@ use clap::{CommandFactory, Parser};
 
 use crate::counts::Tier;
 use crate::log::{Format, Level};
+use crate::port::{Port, PortSet, Protocol};
+use crate::probe::{Preference, Target};
 use crate::sockets::Choice;
 use crate::web::{DashboardUrl, ListenAddress, TelemetryPath};
 
 mod flags;
 mod values;
 
-pub use values::PortQuery;
+pub use values::{Output, PortQuery};
 
 use flags::{Flags, Subcommand};
 
@@ -60,6 +62,29 @@ pub enum Command {
         /// Whether files that are there and differ are overwritten.
         force: bool,
     },
+    /// Say what ports of a host answer over the network.
+    Probe(Probe),
+}
+
+/// What to probe, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Whose ports.
+    pub target: Target,
+    /// Which ports, at least one, none of them 0.
+    pub ports: PortSet,
+    /// How long silence is waited for.
+    pub timeout: Duration,
+    /// How often a silent port is asked again.
+    pub retries: u32,
+    /// Ports a second.
+    pub rate: u32,
+    /// Ports at a time.
+    pub concurrency: u32,
+    /// Which addresses of a name.
+    pub preference: Preference,
+    /// The form of the answer.
+    pub output: Output,
 }
 
 /// How to read and to count.
@@ -164,16 +189,23 @@ impl Flags {
 
     /// The one thing to do. Two at once are refused: which of them would be meant?
     fn one_command(&self) -> Result<Command, clap::Error> {
-        let subcommand = self.subcommand.as_ref().map(|subcommand| match subcommand {
-            Subcommand::Lookup { ports } => ("lookup", Command::Lookup(ports.clone())),
-            Subcommand::Dashboards { output, force } => (
-                "dashboards",
-                Command::WriteDashboards {
-                    output: output.clone(),
-                    force: *force,
-                },
-            ),
-        });
+        let subcommand = self
+            .subcommand
+            .as_ref()
+            .map(|subcommand| match subcommand {
+                Subcommand::Lookup { ports } => {
+                    Ok::<_, clap::Error>(("lookup", Command::Lookup(ports.clone())))
+                }
+                Subcommand::Dashboards { output, force } => Ok((
+                    "dashboards",
+                    Command::WriteDashboards {
+                        output: output.clone(),
+                        force: *force,
+                    },
+                )),
+                Subcommand::Probe(flags) => Ok(("probe", Command::Probe(probe(flags)?))),
+            })
+            .transpose()?;
         let asked: Vec<(&str, Command)> = [
             self.version.then_some(("--version", Command::PrintVersion)),
             self.config_default
@@ -194,6 +226,38 @@ impl Flags {
             )),
         }
     }
+}
+
+fn probe(flags: &flags::Probe) -> Result<Probe, clap::Error> {
+    let protocol = if flags.udp {
+        Protocol::Udp
+    } else {
+        Protocol::Tcp
+    };
+    let numbers = flags.ports.iter().flat_map(|span| span.numbers());
+    let ports: PortSet = numbers
+        .filter(|&number| number != 0)
+        .map(|number| Port { number, protocol })
+        .collect();
+    if ports.is_empty() {
+        return Err(refusal(
+            ErrorKind::ValueValidation,
+            "--ports 0: port 0 cannot be asked, choose 1 to 65535".to_owned(),
+        ));
+    }
+    Ok(Probe {
+        target: flags.host.clone(),
+        ports,
+        timeout: flags.timeout,
+        retries: flags.retries,
+        rate: flags.rate,
+        concurrency: flags.concurrency,
+        preference: Preference {
+            ipv6: !flags.prefer_ipv4,
+            ..Preference::default()
+        },
+        output: flags.output,
+    })
 }
 
 fn refusal(kind: ErrorKind, message: String) -> clap::Error {

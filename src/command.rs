@@ -8,19 +8,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::args::{Args, Command, PortQuery};
+use crate::args::{self, Args, Command, PortQuery};
 use crate::build_info;
 use crate::config::{self, Config, DEFAULT_TEXT};
 use crate::counts::Tier;
 use crate::dashboards;
 use crate::exporter::Exporter;
 use crate::log::{self, Chain};
-use crate::lookup;
 use crate::owners::Owners;
 use crate::port::Port;
+use crate::probe::{self, Module, Prober};
 use crate::sockets::{self, Reader, Wanted};
 use crate::web::SettingsFile;
-use crate::{signal, start, web};
+use crate::{lookup, outside, signal, start, web};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum Error {
     /// Nothing can be read or counted.
     #[error(transparent)]
     Start(#[from] start::Error),
+    /// A host cannot be probed.
+    #[error(transparent)]
+    Probe(#[from] probe::Error),
     /// No threads, no signals or no standard output.
     #[error("{step}")]
     Os {
@@ -73,6 +76,7 @@ pub fn execute(args: &Args) -> Result<ExitCode, Error> {
         Command::PrintVersion => print(&build_info::version_text()),
         Command::Lookup(queries) => look_up(args, queries),
         Command::WriteDashboards { output, force } => write_dashboards(output, *force),
+        Command::Probe(wanted) => probe(args, wanted),
     }
 }
 
@@ -164,6 +168,37 @@ fn listeners(args: &Args) -> Result<lookup::Now, sockets::Error> {
     let listeners = reader.read(Wanted::Listeners)?.listeners;
     let owners = Owners::new(&args.procfs).resolve(&listeners).owners;
     Ok(listeners.into_iter().zip(owners).collect())
+}
+
+fn probe(args: &Args, wanted: &args::Probe) -> Result<ExitCode, Error> {
+    let config = load(args.config_file.as_deref())?;
+    let module = Arc::new(Module {
+        timeout: wanted.timeout,
+        retries: wanted.retries,
+        rate: wanted.rate,
+        concurrency: wanted.concurrency,
+        preference: wanted.preference,
+        ..Module::new("terminal", wanted.ports.iter())
+    });
+    let mut progress = outside::Progress::begin();
+    let report = Prober::default().probe_freely(&wanted.target, &module, |findings| {
+        progress.show(findings.finished(), findings.asked());
+    })?;
+    drop(progress);
+    if let Some(reason) = &report.hindrance {
+        eprintln!("darkport_exporter: {reason}");
+    }
+    let text = match wanted.output {
+        args::Output::Table => outside::table(&wanted.target, &report, &config.registry),
+        args::Output::Json => outside::json(&wanted.target, &report),
+    };
+    let printed = print(&text)?;
+    // What could not be asked is no answer.
+    Ok(if report.is_success() {
+        printed
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Serves until a signal asks for the end. What needs privilege is done before there is a second thread.

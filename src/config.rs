@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::port::Protocol;
+use crate::probe::Settings;
 use crate::registry::Registry;
 use crate::watch::{self, Watch, WatchSet};
 use crate::yaml::{self, Field, Mapping, Place, Problems, quoted};
 
 mod entry;
+mod probe;
 mod rules;
 
 pub use crate::yaml::{Error, MAX_FILE_BYTES, Problem, Refusal};
@@ -41,6 +43,8 @@ pub struct Config {
     pub registry: Arc<Registry>,
     /// Whose listeners are reported.
     pub namespaces: Namespaces,
+    /// Who may be probed, and how; nobody by default.
+    pub probe: Settings,
     /// Where this comes from: the path of the file as it was given, or `embedded default`.
     pub source: String,
     /// The same as YAML, without comments.
@@ -121,18 +125,12 @@ fn config(
     directory: &Path,
     problems: &mut Problems,
 ) -> Option<Config> {
-    const KEYS: [&str; 4] = ["watch", "limits", "registry", "namespaces"];
+    const KEYS: [&str; 5] = ["watch", "limits", "registry", "namespaces", "probe"];
     if root.is_null() {
         root.refuse(problems, EMPTY);
         return None;
     }
-    let map = root.mapping_beside(&KEYS, &["probe"], problems)?;
-    if let Some(probe) = root.child("probe") {
-        probe.refuse(
-            problems,
-            "not known yet: probing comes with a later version, leave the section out",
-        );
-    }
+    let map = root.mapping(&KEYS, problems)?;
     let namespaces = map
         .field("namespaces")
         .map_or(Some(Namespaces::default()), |f| {
@@ -152,11 +150,23 @@ fn config(
     if let (Some(watch), Some(limits)) = (&watch, &limits) {
         check_series(root, &map, watch, limits.series, problems);
     }
+    let probe = map.field("probe").map_or_else(
+        || Some(Settings::default()),
+        |f| {
+            probe::settings(
+                f,
+                watch.as_ref(),
+                limits.map(|limits| limits.series),
+                problems,
+            )
+        },
+    );
     Some(Config {
         watch: watch?,
         limits: limits?,
         registry: registry?,
         namespaces: namespaces?,
+        probe: probe?,
         source: source.to_owned(),
         // There is no secret in it.
         text: root.render(&|_| false).into(),

@@ -10,7 +10,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crate::api::{self, Document, Glance};
 use crate::config::{self, Config};
 use crate::counts::Tier;
+use crate::log::Limiter;
 use crate::metrics;
+use crate::probe::{self, Prober};
 use crate::refusals::Refusals;
 use crate::sampler::Sampler;
 use crate::snapshot::{Reload, Snapshot};
@@ -26,6 +28,7 @@ pub struct Exporter {
     config: ArcSwap<Config>,
     tier: Tier,
     sampling: Mutex<Sampling>,
+    prober: Prober,
     ready: AtomicBool,
     glance: ArcSwapOption<Glance>,
     shown: Mutex<Shown>,
@@ -63,6 +66,7 @@ impl Exporter {
                     at: SystemTime::now(),
                 },
             }),
+            prober: Prober::default(),
             ready: AtomicBool::new(false),
             glance: ArcSwapOption::empty(),
             shown: Mutex::default(),
@@ -96,6 +100,22 @@ impl Exporter {
         snapshot.web = self.refusals.now();
         self.taken(&snapshot);
         metrics::encode(&snapshot)
+    }
+
+    /// Probes as the configuration of this moment allows, and encodes the answer in Prometheus' text format 0.0.4. Has
+    /// nothing to do with the sampler: neither waits for the other.
+    ///
+    /// # Errors
+    /// When the request is refused or cannot be served.
+    pub async fn probe(&self, request: probe::Request) -> Result<String, ProbeError> {
+        let config = self.config.load_full();
+        let (target, module) = (request.target.clone(), request.module.clone());
+        let encode = move |report: probe::Report| {
+            tell_hindrance(&target, &module, &report);
+            metrics::encode_probe(&report)
+        };
+        let encoded = self.prober.probe(&config.probe, request, encode).await?;
+        Ok(encoded?)
     }
 
     /// Samples once and shows it to nobody: the polled tier counts by it, and the first sample makes ready. Blocks as
@@ -215,6 +235,34 @@ impl Shown {
         let facts = api::facts(config)?;
         self.facts = Some((Arc::clone(config), facts.clone()));
         Ok(facts)
+    }
+}
+
+/// Why a probe has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// It was refused, or could not be made.
+    #[error(transparent)]
+    Probe(#[from] probe::Error),
+    /// What it found could not be encoded.
+    #[error(transparent)]
+    Encode(#[from] metrics::Error),
+}
+
+/// Says why something could not be asked. Each probe may have such a reason, and probes are asked for from outside.
+fn tell_hindrance(target: &str, module: &str, report: &probe::Report) {
+    static HINDRANCES: Limiter = Limiter::new(10, Duration::from_secs(60));
+
+    if let Some(reason) = &report.hindrance
+        && let Some(left_out) = HINDRANCES.admit()
+    {
+        tracing::warn!(
+            target_host = target,
+            module,
+            reason,
+            left_out,
+            "probe incomplete"
+        );
     }
 }
 

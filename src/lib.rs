@@ -13,7 +13,8 @@
 //!                    │          └──────→ Sampler ── sample() ──→ Snapshot ─→ metrics::encode ─→ web /metrics
 //!                    │                      │                       └→ api ─────────────→ web /api/v1/ports, /map
 //!                    │                      └─→ events (log)
-//!                    └→ registry (IANA) ────┘
+//!                    ├→ registry (IANA) ────┘
+//!                    └→ probe ─→ metrics::encode_probe ─→ web /probe
 //! ```
 //!
 //! One direction, no going back: readers do not know metrics, metrics does not know how a number was read, HTTP knows
@@ -29,6 +30,7 @@
 //! | [`start`] | chooses reader and tier, and says why not the better ones | metrics, HTTP |
 //! | [`config`] | a YAML file → [`config::Config`], valid by construction, every problem at once | sockets, metrics, HTTP |
 //! | [`yaml`] | a YAML file → a tree with places, decoded with every problem noted | what a key means |
+//! | [`duration`] | durations, read as Prometheus writes them | what they are for |
 //! | [`port`] | ports, ranges, blocks, sets of ports | anything but the standard library |
 //! | [`registry`] | IANA: what is this port? | watch sets, sockets |
 //! | [`watch`] | whose port it is, who may listen there | files, metrics |
@@ -45,13 +47,16 @@
 //! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
 //! | [`refusals`] | what the web front turned away: counted there, shown by the exporter | who counts, who shows |
 //! | [`lookup`] | the answer to `lookup` | where it is printed |
+//! | [`probe`] | the outside view: what a port answers over the network, and who may be asked | who listens, metrics, HTTP |
+//! | [`outside`] | the answer to `probe`, and how far it is | how ports are asked |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |
 //! | [`privileges`] | capabilities: what is held, and giving it up | what they are wanted for |
 //! | [`log`], [`signal`], [`build_info`] | the log, the signals, what the binary was built from | everything else |
 //!
 //! # What always holds
 //!
-//! 1. Observer only: it binds no watched port, runs no other program, drops, delays and changes no packet.
+//! 1. Observer only: it binds no watched port, runs no other program, drops, delays and changes no packet. What a probe
+//!    sends goes only to whom the configuration or a person at a terminal names.
 //! 2. Absent, not zero: a zero means that somebody looked and found none. `None` is never turned into 0.
 //! 3. Nothing remote creates a series.
 //! 4. Counters never go backwards while the process lives; a reload keeps them.
@@ -71,15 +76,18 @@ pub mod command;
 pub mod config;
 pub mod counts;
 pub mod dashboards;
+pub mod duration;
 pub mod events;
 pub mod exporter;
 pub mod log;
 pub mod lookup;
 pub mod metrics;
 pub mod namespaces;
+pub mod outside;
 pub mod owners;
 pub mod port;
 pub mod privileges;
+pub mod probe;
 pub mod refusals;
 pub mod registry;
 pub mod sampler;

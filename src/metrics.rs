@@ -1,4 +1,5 @@
-//! The metrics: the one table in which every family is declared, and the encoding of a snapshot by that table.
+//! The metrics: the one table in which every family is declared, and the encoding of a snapshot by that table; likewise for
+//! what a probe found.
 //!
 //! The only room that names the prometheus crate. It knows what a number means, not how it was read. Series are built
 //! anew from one [`Snapshot`] at each scrape, some at a time and in the same memory: with 10,000 watched ports there are
@@ -12,8 +13,10 @@ use crate::port::Protocol;
 use crate::snapshot::{Snapshot, Watched};
 
 mod families;
+mod probe;
 
 pub use families::FAMILIES;
+pub use probe::{PROBE_FAMILIES, ProbeFamily, encode_probe};
 
 /// A metric family: its place in the contract and where its values come from.
 #[derive(Debug)]
@@ -79,6 +82,15 @@ impl Family {
         }
     }
 
+    fn head(&self) -> Head {
+        Head {
+            name: self.name,
+            kind: self.kind,
+            help: self.help,
+            labels: self.labels,
+        }
+    }
+
     fn collect(&self, snapshot: &Snapshot<'_>, samples: &mut Samples) {
         match self.values {
             Values::PortFacts => {
@@ -100,13 +112,22 @@ impl Family {
     }
 }
 
+/// What all series of a family have in common.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    labels: &'static [&'static str],
+}
+
 /// How many series are built before they are encoded.
 const BATCH: usize = 256;
 
 /// The series of one family, encoded as they are collected.
 #[derive(Debug)]
 pub struct Samples {
-    family: &'static Family,
+    head: Head,
     /// The family with one batch; the metrics behind [`Self::used`] are there to be used again.
     batch: MetricFamily,
     used: usize,
@@ -121,16 +142,16 @@ pub struct Samples {
 
 impl Samples {
     /// Series of this family, to be encoded behind this text.
-    fn new(family: &'static Family, text: String) -> Self {
+    fn new(head: Head, text: String) -> Self {
         let mut batch = MetricFamily::default();
-        batch.set_name(family.name.to_owned());
-        batch.set_help(family.help.to_owned());
-        batch.set_field_type(match family.kind {
+        batch.set_name(head.name.to_owned());
+        batch.set_help(head.help.to_owned());
+        batch.set_field_type(match head.kind {
             Kind::Counter => MetricType::COUNTER,
             Kind::Gauge => MetricType::GAUGE,
         });
         Self {
-            family,
+            head,
             batch,
             used: 0,
             text,
@@ -163,20 +184,20 @@ impl Samples {
     }
 
     fn add<const N: usize>(&mut self, labels: [String; N], value: f64) {
-        debug_assert_eq!(N, self.family.labels.len(), "{}", self.family.name);
+        debug_assert_eq!(N, self.head.labels.len(), "{}", self.head.name);
         if self.used == BATCH {
             self.encode_batch();
         }
         let metrics = self.batch.mut_metric();
         if self.used == metrics.len() {
-            metrics.push(unlabelled(self.family));
+            metrics.push(unlabelled(self.head));
         }
         let metric = &mut metrics[self.used];
         self.used += 1;
         for (pair, value) in metric.mut_label().iter_mut().zip(labels) {
             pair.set_value(value);
         }
-        match self.family.kind {
+        match self.head.kind {
             Kind::Counter => {
                 let mut counter = Counter::default();
                 counter.set_value(value);
@@ -215,7 +236,7 @@ impl Samples {
         match self.failure {
             None => Ok(self.text),
             Some(source) => Err(Error {
-                family: self.family.name,
+                family: self.head.name,
                 source,
             }),
         }
@@ -223,13 +244,13 @@ impl Samples {
 }
 
 /// A metric with the names of the family's labels, and no values.
-fn unlabelled(family: &Family) -> Metric {
+fn unlabelled(head: Head) -> Metric {
     let named = |name: &&str| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
         pair
     };
-    Metric::from_label(family.labels.iter().map(named).collect())
+    Metric::from_label(head.labels.iter().map(named).collect())
 }
 
 fn port_labels(watched: &Watched<'_>) -> [String; 2] {
@@ -265,7 +286,7 @@ pub fn encode_families(snapshot: &Snapshot<'_>) -> Result<String, Error> {
     let mut text = String::with_capacity(16 * 1024);
     for family in &FAMILIES {
         if family.tiers.contains(&snapshot.tier) {
-            let mut samples = Samples::new(family, text);
+            let mut samples = Samples::new(family.head(), text);
             family.collect(snapshot, &mut samples);
             text = samples.finish()?;
         }

@@ -15,7 +15,7 @@ pub enum Reason {
     BasicAuth,
     /// More requests than `rate_limit` allows.
     RateLimit,
-    /// More connections, scrapes or passwords at a time than there is room for.
+    /// More connections, scrapes, probes or passwords at a time than there is room for.
     Overload,
 }
 

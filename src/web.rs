@@ -11,7 +11,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -23,8 +23,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::api::{Document, Glance};
 use crate::counts::Tier;
-use crate::exporter::Exporter;
+use crate::exporter::{Exporter, ProbeError};
 use crate::log::{Chain, Limiter};
+use crate::probe::Request;
 use crate::refusals::{Reason, Refusals};
 
 mod activation;
@@ -43,6 +44,7 @@ mod page;
 mod path;
 mod peer;
 mod places;
+mod probe;
 mod rate;
 mod routes;
 mod settings;
@@ -79,7 +81,14 @@ pub trait Site: Send + Sync + 'static {
     fn reload(&self) -> Result<(), String>;
     /// The configuration in use as YAML, without secrets. Must not block.
     fn config(&self) -> Arc<str>;
+    /// The answer to a probe, in text format 0.0.4; a site that probes nobody refuses it. Must not block.
+    fn probe(&self, _request: Request) -> Probing<'_> {
+        Box::pin(async { Err(crate::probe::Error::NobodyAllowed.into()) })
+    }
 }
+
+/// A probe under way. Dropped, it ends.
+pub type Probing<'a> = Pin<Box<dyn Future<Output = Result<String, ProbeError>> + Send + 'a>>;
 
 impl Site for Exporter {
     fn scrape(&self) -> Option<String> {
@@ -130,6 +139,10 @@ impl Site for Exporter {
 
     fn config(&self) -> Arc<str> {
         Arc::clone(&Self::config(self).text)
+    }
+
+    fn probe(&self, request: Request) -> Probing<'_> {
+        Box::pin(Self::probe(self, request))
     }
 }
 

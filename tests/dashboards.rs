@@ -8,7 +8,7 @@ mod grafana;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use darkport_exporter::counts::Tier;
-use darkport_exporter::metrics::FAMILIES;
+use darkport_exporter::metrics::{FAMILIES, PROBE_FAMILIES};
 use serde_json::{Value, json};
 
 use grafana::expand::{Chosen, Variables};
@@ -22,6 +22,12 @@ const FOREIGN: [&str; 4] = [
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
 ];
+
+/// The one recorded name that is no level:metric:operations: two views joined, and not one family summed up.
+const DISAGREEMENT: &str = "darkport:disagreement";
+
+/// The one query outside Fleet that reads what is recorded, because it joins what no variable of a dashboard narrows alike.
+const INSIDE_AGAINST_OUTSIDE: &str = "port / Inside against outside / A";
 
 /// The units used, all of them in Grafana's list.
 const UNITS: [&str; 8] = [
@@ -310,6 +316,12 @@ fn labels_of(metric: &str) -> Option<Vec<&'static str>> {
     }
     if let Some(family) = FAMILIES.iter().find(|family| family.name == metric) {
         return Some(family.labels.to_vec());
+    }
+    if let Some(family) = PROBE_FAMILIES.iter().find(|family| family.name == metric) {
+        return Some(family.labels.to_vec());
+    }
+    if metric == DISAGREEMENT {
+        return Some(vec!["port", "protocol", "kind"]);
     }
     rules::recorded()
         .iter()
@@ -788,7 +800,10 @@ fn the_entry_that_alerts_leave_out_is_in_the_default_configuration() {
 
 #[test]
 fn recorded_names_tell_level_metric_and_operations() {
-    for rule in rules::recorded() {
+    for rule in rules::recorded()
+        .iter()
+        .filter(|rule| rule.name() != DISAGREEMENT)
+    {
         let parts: Vec<_> = rule.name().split(':').collect();
         assert_eq!(parts.len(), 3, "{}", rule.name());
         assert!(parts[0].starts_with("instance"), "{}", rule.name());
@@ -814,11 +829,29 @@ fn recorded_names_tell_level_metric_and_operations() {
                 .iter()
                 .any(|selector| selector.metric.contains(':'));
             assert!(
-                dashboard.name == "fleet" || !recorded,
+                dashboard.name == "fleet" || !recorded || query.place == INSIDE_AGAINST_OUTSIDE,
                 "{}: needs the recording rules",
                 query.place
             );
         }
+    }
+}
+
+#[test]
+fn disagreement_is_recorded_of_either_kind_and_shown() {
+    let kinds: Vec<String> = rules::recorded()
+        .into_iter()
+        .filter(|rule| rule.name() == DISAGREEMENT)
+        .map(|rule| rule.kind)
+        .collect();
+    assert_eq!(kinds, ["firewalled", "answers_unseen"]);
+    let shown = dashboards()
+        .iter()
+        .flat_map(Dashboard::panel_queries)
+        .find(|query| query.place == INSIDE_AGAINST_OUTSIDE)
+        .expect("the panel");
+    for kind in kinds {
+        assert!(shown.expr.contains(&format!("kind=\"{kind}\"")), "{kind}");
     }
 }
 

@@ -443,7 +443,7 @@ async fn unknown_paths_are_told_the_known_ones() {
             Some("text/plain; charset=utf-8")
         );
         assert!(reply.text().ends_with(
-            "\n/metrics\n/\n/map\n/api/v1/ports\n/api/v1/ports/facts\n/config\n/-/healthy\n/-/ready\n/-/reload\n"
+            "\n/metrics\n/\n/map\n/api/v1/ports\n/api/v1/ports/facts\n/probe\n/config\n/-/healthy\n/-/ready\n/-/reload\n"
         ));
     }
     server.stop().await;

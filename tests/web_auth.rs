@@ -111,7 +111,14 @@ fn only_who_knows_the_password_is_answered_and_others_are_told_nothing() {
         "Authorization: Bearer x\r\n".to_owned(),
         alice() + &alice(),
     ] {
-        for path in ["/-/healthy", "/metrics", "/", "/config", "/nothing"] {
+        for path in [
+            "/-/healthy",
+            "/metrics",
+            "/",
+            "/config",
+            "/probe",
+            "/nothing",
+        ] {
             let reply = guarded.ask(path, &headers);
             assert_eq!(same(&reply), same(&without), "{headers} {path}");
             asked += 1.0;
@@ -300,7 +307,7 @@ fn headers_stand_in_every_answer_and_a_page_keeps_its_own() {
         "http_server_config:\n  headers:\n    Content-Security-Policy: default-src 'self'\n    X-Frame-Options: deny\n\
          \x20   Strict-Transport-Security: max-age=60\n",
     );
-    for path in ["/metrics", "/-/healthy", "/nothing", "/config"] {
+    for path in ["/metrics", "/-/healthy", "/nothing", "/config", "/probe"] {
         let reply = guarded.ask(path, "");
         assert_eq!(
             reply.header("content-security-policy"),

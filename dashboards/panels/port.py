@@ -49,6 +49,24 @@ def state_by_host():
     )
 
 
+def inside_against_outside():
+    firewalled, unseen = (one("darkport:disagreement", f'kind="{kind}"') for kind in ("firewalled", "answers_unseen"))
+    both = one("darkport:disagreement")
+    return state_timeline(
+        "Inside against outside",
+        "What the host says of the port, held against what a probe over the network finds: at most 40 hosts, those that disagree first. "
+        "Firewalled: it listens and does not answer. Answers unseen: it answers and nothing listens, so it is forwarded, or hidden from "
+        "the exporter. Needs the recording rules and somebody who probes: docs/probing.md.",
+        [target(
+            f"max by (instance) ({firewalled} or 2 * {unseen})"
+            f" and on (instance) topk(40, max by (instance) (max_over_time({both}[$__range] @ end())))",
+            "{{instance}}",
+        )],
+        h=5, no_value="Nobody probes this port, or the recording rules are not loaded",
+        mappings=mapping(_0=("agree", GREY), _1=("firewalled", SKY), _2=("answers unseen", VERMILLION)),
+    )
+
+
 def by_host(title, description, expr, unit, no_value, **more):
     return bargauge(title, description, [target(f"topk(20, {expr} > 0)", "{{instance}}", instant=True)],
                     w=8, h=7, unit=unit, no_value=no_value, **more)
@@ -104,6 +122,7 @@ def build():
             ),
             owners(),
             state_by_host(),
+            inside_against_outside(),
             row("Inbound"),
             timeseries(
                 "What became of the attempts",

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum};
 
-use super::values::{self, PortQuery};
+use super::values::{self, Output, PortQuery};
 use crate::counts::Tier;
 use crate::log::{Format, Level};
+use crate::port::Span;
+use crate::probe::{Module, Target};
 use crate::sockets::Choice;
 use crate::web::{DashboardUrl, ListenAddress, TelemetryPath};
 
@@ -155,6 +157,54 @@ pub(super) enum Subcommand {
         #[arg(long)]
         force: bool,
     },
+
+    /// Say what ports of a host answer over the network: the outside view
+    Probe(Probe),
+}
+
+/// The flags of `probe`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Probe {
+    /// A name or an address
+    #[arg(value_name = "HOST")]
+    pub(super) host: Target,
+
+    /// Numbers and ranges, such as 22,80,1-1024
+    #[arg(long, value_name = "PORTS", required = true, value_delimiter = ',')]
+    pub(super) ports: Vec<Span>,
+
+    /// Probe UDP ports instead of TCP ports. Each is sent an empty datagram, which few services answer
+    #[arg(long)]
+    pub(super) udp: bool,
+
+    /// How long silence is waited for before it is believed
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = values::probe_timeout)]
+    pub(super) timeout: Duration,
+
+    /// How often a silent port is asked again, 0 to 10
+    #[arg(long, value_name = "NUMBER", default_value_t = Module::RETRIES, value_parser = clap::value_parser!(u32).range(0..=10))]
+    pub(super) retries: u32,
+
+    /// Ports a second, at the most. More than the default may burden a host, and what stands before it
+    #[arg(long, value_name = "NUMBER", default_value_t = Module::RATE, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) rate: u32,
+
+    /// Ports at a time, at the most
+    #[arg(long, value_name = "NUMBER", default_value_t = Module::CONCURRENCY, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(super) concurrency: u32,
+
+    /// Take a name's IPv4 addresses rather than its IPv6 ones
+    #[arg(long = "prefer-ipv4")]
+    pub(super) prefer_ipv4: bool,
+
+    /// The form of the answer, on standard output
+    #[arg(
+        long,
+        value_parser = values::one_of(Output::ALL, Output::as_str),
+        value_name = "FORM",
+        default_value = "table"
+    )]
+    pub(super) output: Output,
 }
 
 /// The tier asked for.

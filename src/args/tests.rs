@@ -184,6 +184,50 @@ fn dashboards_need_a_directory_and_overwrite_only_when_told() {
 }
 
 #[test]
+fn probe_takes_a_host_and_ports() {
+    let probe = |line: &str| match parse(line).unwrap().command {
+        Command::Probe(probe) => probe,
+        other => panic!("not a probe: {other:?}"),
+    };
+    let plain = probe("probe Db1.example --ports 1-3,22");
+    assert_eq!(plain.target.to_string(), "db1.example");
+    assert_eq!(
+        plain.ports.iter().collect::<Vec<_>>(),
+        [1, 2, 3, 22].map(Port::tcp)
+    );
+    assert_eq!(
+        (plain.rate, plain.concurrency, plain.retries),
+        (1000, 256, 1)
+    );
+    assert_eq!(plain.timeout, Duration::from_secs(2));
+    assert!(plain.preference.ipv6 && plain.preference.fallback);
+    assert_eq!(plain.output, Output::Table);
+    let told = probe(
+        "probe ::1 --ports 0-1 --udp --rate 5 --concurrency 2 --retries 0 --timeout 1s500ms --prefer-ipv4 --output json",
+    );
+    assert_eq!(told.ports.iter().collect::<Vec<_>>(), [Port::udp(1)]);
+    assert_eq!((told.rate, told.concurrency, told.retries), (5, 2, 0));
+    assert_eq!(told.timeout, Duration::from_millis(1500));
+    assert!(!told.preference.ipv6);
+    assert_eq!(told.output, Output::Json);
+    for (line, word) in [
+        ("probe", "HOST"),
+        ("probe a", "--ports"),
+        ("probe a/b --ports 1", "has a path"),
+        ("probe a --ports 2-1", "write 1-2"),
+        ("probe a --ports 0", "port 0"),
+        ("probe a --ports 1 --rate 1000001", "--rate"),
+        ("probe a --ports 1 --concurrency 0", "--concurrency"),
+        ("probe a --ports 1 --retries 11", "--retries"),
+        ("probe a --ports 1 --timeout 2m", "10ms to 1m"),
+        ("probe a --ports 1 --output xml", "table"),
+    ] {
+        let message = refused(line);
+        assert!(message.contains(word), "{line}: {message}");
+    }
+}
+
+#[test]
 fn listen_addresses_are_read_and_written_alike() {
     for text in [
         ":10561",

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::duration;
 use crate::port::{ParseError, Port, Protocol, Span};
+use crate::probe::Module;
 
 /// Reads one of a closed set by its name; help and errors list the names.
 pub(super) fn one_of<T, const N: usize>(
@@ -26,7 +28,7 @@ const POLL_INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
 
 pub(super) fn poll_interval(text: &str) -> Result<Duration, String> {
-    let interval = duration(text)?;
+    let interval = duration::parse(text)?;
     if POLL_INTERVALS.contains(&interval) {
         Ok(interval)
     } else {
@@ -34,40 +36,32 @@ pub(super) fn poll_interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a duration as Prometheus writes one: `1s`, `500ms`, `1m30s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration: write it like 1s, 500ms or 1m30s");
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    let mut coarser = u64::MAX;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, tail) = rest.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, tail) = tail.split_at(letters);
-        let milliseconds = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(wrong()),
-        };
-        // Each unit once, the coarser first.
-        if milliseconds >= coarser {
-            return Err(wrong());
-        }
-        coarser = milliseconds;
-        let part = number.checked_mul(milliseconds).ok_or_else(wrong)?;
-        sum = sum
-            .checked_add(Duration::from_millis(part))
-            .ok_or_else(wrong)?;
-        rest = tail;
-    }
-    if text.is_empty() {
-        Err(wrong())
+pub(super) fn probe_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration::parse(text)?;
+    if Module::TIMEOUTS.contains(&timeout) {
+        Ok(timeout)
     } else {
-        Ok(sum)
+        Err("choose 10ms to 1m".to_owned())
+    }
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For a person.
+    Table,
+    /// For a program.
+    Json,
+}
+
+impl Output {
+    pub(super) const ALL: [Self; 2] = [Self::Table, Self::Json];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Json => "json",
+        }
     }
 }
 

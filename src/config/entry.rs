@@ -79,7 +79,6 @@ fn name<'a>(
     names: &mut HashMap<&'a str, Field<'a>>,
     problems: &mut Problems,
 ) -> Option<&'a str> {
-    const MAX_LENGTH: usize = 63;
     let Some(field) = map.field("name") else {
         entry.refuse_missing(
             problems,
@@ -89,18 +88,7 @@ fn name<'a>(
         return None;
     };
     let name = field.text("a name", problems)?;
-    let is_valid = (1..=MAX_LENGTH).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
-    if !is_valid {
-        let message = format!(
-            "{} cannot be a name: use 1 to {MAX_LENGTH} of a-z, 0-9, _ and -",
-            quoted(name)
-        );
-        field.refuse(problems, message);
-        return None;
-    }
+    checked_name(field, name, problems)?;
     if let Some(first) = names.get(name) {
         let message = format!(
             "{} is taken: {} on line {} has this name",
@@ -113,6 +101,23 @@ fn name<'a>(
     }
     names.insert(name, entry.clone());
     Some(name)
+}
+
+/// A name as every name here has to be; noted at `field` otherwise.
+pub(super) fn checked_name(field: &Field<'_>, name: &str, problems: &mut Problems) -> Option<()> {
+    const MAX_LENGTH: usize = 63;
+    let is_valid = (1..=MAX_LENGTH).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+    if !is_valid {
+        let message = format!(
+            "{} cannot be a name: use 1 to {MAX_LENGTH} of a-z, 0-9, _ and -",
+            quoted(name)
+        );
+        field.refuse(problems, message);
+    }
+    is_valid.then_some(())
 }
 
 /// The ports that an entry asks for.
@@ -167,12 +172,12 @@ fn ports(
     Some(selected)
 }
 
-const WHOLE: Span = Span {
+pub(super) const WHOLE: Span = Span {
     first: 0,
     last: u16::MAX,
 };
 
-fn every(spans: &[Span], protocols: &[Protocol]) -> PortSet {
+pub(super) fn every(spans: &[Span], protocols: &[Protocol]) -> PortSet {
     let mut set = PortSet::new();
     for span in spans {
         for &protocol in protocols {
@@ -182,7 +187,7 @@ fn every(spans: &[Span], protocols: &[Protocol]) -> PortSet {
     set
 }
 
-fn protocols(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<Protocol>> {
+pub(super) fn protocols(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<Protocol>> {
     const CHOICES: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
     let items = field.list("a list: [tcp], [udp] or [tcp, udp]", problems)?;
     if items.len() == 0 {
@@ -206,7 +211,7 @@ fn protocols(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<Protocol>
     (protocols.len() == all).then_some(protocols)
 }
 
-fn spans(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<Span>> {
+pub(super) fn spans(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<Span>> {
     let items = field.list(
         "a list of numbers and ranges, such as [561, 609-611]",
         problems,

@@ -15,7 +15,7 @@ use super::asked::Asked;
 use super::auth::{Gate, Verdict};
 use super::rate::Bucket;
 use super::settings::{Settings, SettingsFile};
-use super::{DashboardUrl, Options, Site, TelemetryPath, encoding, landing, map};
+use super::{DashboardUrl, Options, Site, TelemetryPath, encoding, landing, map, probe};
 use crate::api::Document;
 use crate::log::Limiter;
 use crate::refusals::{Reason, Refusals};
@@ -35,13 +35,14 @@ const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
 const RELOAD: &str = "/-/reload";
 const CONFIG: &str = "/config";
+const PROBE: &str = "/probe";
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 /// Prometheus' text format, as its exposition format document names it.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 enum Route {
     Telemetry,
@@ -53,6 +54,7 @@ enum Route {
     Ready,
     Reload,
     Config,
+    Probe,
 }
 
 /// Answers requests, whatever they came over.
@@ -204,6 +206,7 @@ impl Front {
                 self.document(peer, request.headers(), <dyn Site>::facts)
                     .await
             }
+            Route::Probe => probe::answer(&*self.site, &self.refusals, request).await,
             Route::Healthy => plain(StatusCode::OK, "darkport_exporter is healthy.\n"),
             Route::Ready if self.site.is_ready() => {
                 plain(StatusCode::OK, "darkport_exporter is ready.\n")
@@ -230,6 +233,7 @@ impl Front {
             READY => Some(Route::Ready),
             RELOAD => Some(Route::Reload),
             CONFIG => Some(Route::Config),
+            PROBE => Some(Route::Probe),
             _ => None,
         }
     }
@@ -242,6 +246,7 @@ impl Front {
             MAP,
             PORTS,
             FACTS,
+            PROBE,
             CONFIG,
             HEALTHY,
             READY,
@@ -399,7 +404,8 @@ fn packed(text: Vec<u8>, as_gzip: bool) -> Option<Vec<u8>> {
     }
 }
 
-fn encoded(kind: &'static str, body: impl Into<Bytes>, as_gzip: bool) -> Answer {
+/// A body, with what caches must know of it.
+pub(super) fn encoded(kind: &'static str, body: impl Into<Bytes>, as_gzip: bool) -> Answer {
     let mut answer = respond(StatusCode::OK, kind, body);
     let headers = answer.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -497,7 +503,7 @@ fn method_not_allowed(allowed: &'static str) -> Answer {
     answer
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     respond(status, PLAIN, text)
 }
 

@@ -110,16 +110,6 @@ impl<'a> Field<'a> {
         known: &[&'static str],
         problems: &mut Problems,
     ) -> Option<Mapping<'a>> {
-        self.mapping_beside(known, &[], problems)
-    }
-
-    /// As [`Field::mapping`]; keys that are `judged` by the caller are neither refused nor offered.
-    pub(crate) fn mapping_beside(
-        &self,
-        known: &[&'static str],
-        judged: &[&str],
-        problems: &mut Problems,
-    ) -> Option<Mapping<'a>> {
         let Value::Mapping(pairs) = &self.node.value else {
             return self.refuse_kind(&format!("keys and values ({})", known.join(", ")), problems);
         };
@@ -130,9 +120,6 @@ impl<'a> Field<'a> {
                 continue;
             };
             let path = join(&self.key, name);
-            if judged.contains(&name.as_str()) {
-                continue;
-            }
             if !known.contains(&name.as_str()) {
                 problems.add(key.place, &path, unknown_key(name, known));
             } else if let Some((first, _)) = fields.get(name.as_str()) {

@@ -8,6 +8,8 @@ pub struct Rule {
     pub alert: Option<String>,
     pub record: Option<String>,
     pub expr: String,
+    /// A label of its own, of what is recorded.
+    pub kind: String,
     pub severity: String,
     pub summary: String,
     pub description: String,
@@ -74,6 +76,7 @@ impl Rule {
             "alert" => self.alert.get_or_insert_default(),
             "record" => self.record.get_or_insert_default(),
             "expr" => &mut self.expr,
+            "kind" => &mut self.kind,
             "severity" => &mut self.severity,
             "summary" => &mut self.summary,
             "description" => &mut self.description,

@@ -8,6 +8,7 @@ mod exporter;
 mod hosts;
 mod listeners;
 mod ports;
+mod probe;
 mod recorded;
 mod space;
 
@@ -54,6 +55,7 @@ impl Plan {
             .filter_map(|sample| self.series(host, sample))
             .collect();
         series.extend(self.listeners(host));
+        series.extend(self.probes(host));
         series.extend(self.about_the_scrape(host, samples.len()));
         series
     }
