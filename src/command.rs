@@ -201,7 +201,8 @@ fn probe(args: &Args, wanted: &args::Probe) -> Result<ExitCode, Error> {
     })
 }
 
-/// Serves until a signal asks for the end. What needs privilege is done before there is a second thread.
+/// Serves until a signal asks for the end. What needs privilege is done first, then privileges are given up, then other
+/// threads are started; those that there are by then, the log's and the readers', give up theirs themselves.
 fn serve(args: &Args) -> Result<(), Error> {
     // Before the log, which has a thread: this changes the environment.
     let activated = args.web.systemd_socket.then(web::activated);

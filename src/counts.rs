@@ -77,8 +77,19 @@ impl Counts {
         }
     }
 
+    /// Whether [`watch`](Self::watch) needs a table.
+    #[must_use]
+    pub const fn needs_table_to_watch(&self) -> bool {
+        match self {
+            Self::Kernel(_) => false,
+            #[cfg(target_os = "linux")]
+            Self::Netlink(_) => true,
+            Self::Polled(_) => false,
+        }
+    }
+
     /// Takes up a new watch set. Counters stay as they are. `present` is a table with what concerns the new set, read just
-    /// before: what it shows on ports that were not watched is not counted.
+    /// before, where one is needed: what it shows on ports that were not watched is not counted.
     pub fn watch(&mut self, watched: &PortSet, present: &SocketTable) {
         match self {
             Self::Kernel(kernel) => kernel.watch(watched),
@@ -225,7 +236,7 @@ impl Counts {
     #[must_use]
     pub fn collector(&self) -> Option<(Collector, bool)> {
         match self {
-            Self::Kernel(_) => Some((Collector::Kernel, true)),
+            Self::Kernel(kernel) => Some((Collector::Kernel, kernel.is_following())),
             #[cfg(target_os = "linux")]
             Self::Netlink(netlink) => Some((Collector::Netlink, netlink.is_reading())),
             Self::Polled(_) => None,

@@ -3,12 +3,14 @@
 //!
 //! What an attacker can repeat is limited: the log says how many events it left out. Counters are not concerned.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::log::Limiter;
 use crate::owners::Owner;
+use crate::port::PortSet;
+use crate::sampler::Coverage;
 use crate::snapshot::Lit;
 use crate::sockets::{Listener, ListenerKey};
 
@@ -67,20 +69,28 @@ impl Journal {
         }
     }
 
-    /// Tells of listeners on watched ports that have closed, where no table has shown them.
-    pub fn note_closed(&self, closed: &[Lit<'_>]) {
+    /// Tells of listeners on watched ports that have closed, where no table has shown them: neither one before nor the one of
+    /// this sample, `lit`.
+    pub fn note_closed(&self, closed: &[Lit<'_>], lit: &[Lit<'_>]) {
+        if closed.is_empty() {
+            return;
+        }
+        let shown: HashSet<Key> = lit.iter().map(Key::of).collect();
         for lit in closed {
+            let key = Key::of(lit);
             if let Some(expected) = lit.expected
-                && !self.known.contains_key(&Key::of(lit))
+                && !self.known.contains_key(&key)
+                && !shown.contains(&key)
             {
                 self.tell(Happening::CameAndWent, &Known::of(lit, expected));
             }
         }
     }
 
-    /// Tells what has happened to the listeners of watched ports since the last call. A port that a reload adds to the
-    /// watch set tells of its listeners as opened: that is when they were seen.
-    pub fn note(&mut self, lit: &[Lit<'_>]) {
+    /// Tells what has happened to the listeners of the `watched` ports since the last call. A port that a reload adds to the
+    /// watch set tells of its listeners as opened: that is when they were seen. What is no longer watched, or was not read
+    /// this time as `elsewhere` says, has not closed.
+    pub fn note(&mut self, lit: &[Lit<'_>], watched: &PortSet, elsewhere: Coverage) {
         let mut before = std::mem::take(&mut self.known);
         for lit in lit {
             let Some(expected) = lit.expected else {
@@ -102,7 +112,19 @@ impl Journal {
             };
             self.known.insert(key, known);
         }
-        let mut closed: Vec<Known> = before.into_values().collect();
+        let mut closed = Vec::new();
+        for (key, known) in before {
+            let is_own = key.netns.is_empty();
+            match elsewhere {
+                _ if !watched.contains(known.listener.port) => {}
+                Coverage::Whole => closed.push(known),
+                _ if is_own => closed.push(known),
+                Coverage::Partial => {
+                    self.known.insert(key, known);
+                }
+                Coverage::Unwanted => {}
+            }
+        }
         closed.sort_by_key(|known| (known.listener.port, known.listener.address));
         for known in &closed {
             self.tell(Happening::Closed, known);

@@ -16,6 +16,7 @@ use crate::probe::{self, Prober};
 use crate::refusals::Refusals;
 use crate::sampler::Sampler;
 use crate::snapshot::{Reload, Snapshot};
+use crate::sockets;
 
 /// How long a sample is shown to everybody who looks at the ports: however many look, one second costs one sample.
 const SHARED_FOR: Duration = Duration::from_secs(1);
@@ -33,6 +34,8 @@ pub struct Exporter {
     glance: ArcSwapOption<Glance>,
     shown: Mutex<Shown>,
     refusals: Arc<Refusals>,
+    /// Held while a reload is under way.
+    reloading: Mutex<()>,
 }
 
 /// What was last shown to those who look at the ports.
@@ -42,6 +45,17 @@ struct Shown {
     live: Option<(Instant, Document)>,
     /// The configuration it is about, and what that says of the ports.
     facts: Option<(Arc<Config>, Document)>,
+}
+
+/// Why a configuration was not taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file is refused; the text has every problem, one a line.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The socket table could not be read, by which what is open on newly watched ports is told from what opens next.
+    #[error("the configuration is good, but its ports cannot be watched yet; try again: {0}")]
+    Sockets(#[from] sockets::Error),
 }
 
 /// What one sample at a time may use.
@@ -71,6 +85,7 @@ impl Exporter {
             glance: ArcSwapOption::empty(),
             shown: Mutex::default(),
             refusals: Arc::default(),
+            reloading: Mutex::default(),
         }
     }
 
@@ -179,16 +194,24 @@ impl Exporter {
     /// Loads the configuration file anew. A bad one leaves everything as it was. Blocks as [`scrape`](Self::scrape) does.
     ///
     /// # Errors
-    /// When the file is refused; every problem is in the error.
-    pub fn reload(&self) -> Result<(), config::Error> {
+    /// When the file is refused, with every problem; or when the socket table could not be read.
+    pub fn reload(&self) -> Result<(), ReloadError> {
+        // One after the other, so that the newest file is the one in use.
+        let _turn = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let loaded = match &self.file {
             Some(file) => Config::load(file),
             None => Ok(Config::embedded()),
         };
         let mut sampling = self.sampling();
-        match loaded {
+        let reloaded = loaded.map_err(ReloadError::from).and_then(|config| {
+            sampling.sampler.watch(config.watch.ports())?;
+            Ok(config)
+        });
+        match reloaded {
             Ok(config) => {
-                sampling.sampler.watch(config.watch.ports());
                 sampling.reload = Reload {
                     successful: true,
                     at: SystemTime::now(),

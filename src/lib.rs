@@ -5,7 +5,7 @@
 //! # The way data takes
 //!
 //! ```text
-//!  argv ─ args ─┐                        ┌ sockets     netlink │ netstat2        who listens, what is connected
+//!  argv ─ args ─┐                        ┌ sockets     netlink │ netstat2 │ procfs  who listens, what is connected
 //!  file ────────┴→ config ─→ WatchSet    ├ namespaces  a thread that enters them  who listens elsewhere
 //!                    │          │        ├ owners      /proc, control groups      whose socket it is
 //!                    │          │        ├ counts      the tiers                  what came, what was opened
@@ -19,7 +19,7 @@
 //!
 //! One direction, no going back: readers do not know metrics, metrics does not know how a number was read, HTTP knows
 //! neither. A scrape is one call of [`sampler::Sampler::sample`] and one of [`metrics::encode`]. Nothing runs in the
-//! background but a reader that drains events, and, in the polled tier, a ticker that calls the same `sample()`.
+//! background but what drains events, and, in the polled tier, a ticker that calls the same `sample()`.
 //!
 //! # The rooms
 //!
@@ -46,6 +46,7 @@
 //! | [`api`] | a snapshot, and what is known of each port, as JSON; names serde_json | readers, HTTP |
 //! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
 //! | [`refusals`] | what the web front turned away: counted there, shown by the exporter | who counts, who shows |
+//! | [`dashboards`] | writes the bundled dashboards, rules and provisioning files | anything else |
 //! | [`lookup`] | the answer to `lookup` | where it is printed |
 //! | [`probe`] | the outside view: what a port answers over the network, and who may be asked | who listens, metrics, HTTP |
 //! | [`outside`] | the answer to `probe`, and how far it is | how ports are asked |

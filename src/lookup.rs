@@ -125,3 +125,87 @@ fn align(rows: &[[String; 6]]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(port: Port) -> Listener {
+        Listener {
+            port,
+            address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            cookie: None,
+            inode: Some(7),
+            uid: Some(0),
+            cgroup: None,
+        }
+    }
+
+    fn rows(text: &str) -> Vec<Vec<&str>> {
+        text.lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect()
+    }
+
+    #[test]
+    fn registry_range_and_state_of_each_port() {
+        let ports = [
+            Port::tcp(561),
+            Port::udp(610),
+            Port::tcp(3476),
+            Port::tcp(80),
+        ];
+        let unknown = Arc::new(Owner::Unknown { creator: None });
+        let now = vec![(listener(Port::tcp(3476)), unknown)];
+        let text = answer(&ports, &Registry::embedded(), Some(&now));
+        let rows = rows(&text);
+        assert_eq!(
+            rows[0],
+            [
+                "PORT",
+                "SERVICE",
+                "RANGE",
+                "ASSIGNMENT",
+                "NOW",
+                "DESCRIPTION"
+            ]
+        );
+        assert_eq!(
+            rows[1],
+            ["561/tcp", "monitor", "well_known", "assigned", "dark"]
+        );
+        assert_eq!(
+            rows[2][..5],
+            ["610/udp", "npmp-local", "well_known", "assigned", "dark"]
+        );
+        assert_eq!(
+            rows[3][..5],
+            ["3476/tcp", "nppmp", "registered", "assigned", "lit"]
+        );
+        assert_eq!(
+            rows[4],
+            ["on", "0.0.0.0"],
+            "an owner that is not known is left out"
+        );
+        assert_eq!(
+            rows[5][..5],
+            ["80/tcp", "http", "well_known", "assigned", "dark"]
+        );
+        assert_eq!(rows[6][0], "www", "every name of a port has its row");
+    }
+
+    #[test]
+    fn a_port_is_not_called_dark_where_nobody_could_look() {
+        let text = answer(
+            &[Port::tcp(3476), Port::udp(50_000)],
+            &Registry::embedded(),
+            None,
+        );
+        let rows = rows(&text);
+        assert_eq!(rows[1][4], "unknown");
+        assert_eq!(
+            rows[2],
+            ["50000/udp", "-", "dynamic", "unassigned", "unknown"]
+        );
+    }
+}

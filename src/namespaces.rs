@@ -137,6 +137,11 @@ impl Namespaces {
         Ok(())
     }
 
+    /// Ends the thread, and with it the privilege that it kept.
+    pub fn stop(&mut self) {
+        self.orders = None;
+    }
+
     /// Reads the listeners of every other namespace. One that ends meanwhile is left out; one that cannot be read is seen
     /// but not read.
     ///

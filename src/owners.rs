@@ -148,14 +148,15 @@ impl Owners {
         self.resolve_at(Instant::now(), listeners)
     }
 
-    /// The owner of a socket that is told of by its caller, though it may have gone: process id, user id and the name the
-    /// caller had. If the process still lives and is called so, with all that is known of it.
-    pub fn caller(&mut self, pid: u32, uid: u32, name: &str) -> Owner {
+    /// The owner of a socket that is told of by its caller, though it may have gone: process and thread id, user id and the
+    /// name the thread had. If the process still lives and is called so, with all that is known of it; a thread that is not
+    /// the first may have a name of its own.
+    pub fn caller(&mut self, pid: u32, thread: u32, uid: u32, name: &str) -> Owner {
         let name = owner::displayed(name.as_bytes());
         let process = self
             .search
             .describe(pid)
-            .filter(|process| process.name == name)
+            .filter(|process| process.name == name || thread != pid)
             .unwrap_or_else(|| Process {
                 pid,
                 started: 0,

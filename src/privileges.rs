@@ -1,9 +1,9 @@
 //! Capabilities: what this process may do, and giving up what it no longer needs.
 //!
-//! Linux keeps capabilities a thread, and a new thread takes over its parent's. So the order in `main` is: attach the
-//! kernel tier; start the thread that enters namespaces, if there is to be one, which calls [`reduce`] for itself; call
-//! [`reduce`]; only then start the runtime and any other thread. [`threads_beyond`] tells whether a thread was
-//! forgotten. A reload needs nothing back.
+//! Linux keeps capabilities a thread, and a new thread takes over its parent's. So the order at the start is: attach the
+//! tier; start the thread that enters namespaces, if there is to be one; call [`reduce`]; only then start the runtime. Threads
+//! that exist before, the log's and the readers', call [`reduce_thread`] for themselves as their first act. A reload needs
+//! nothing back.
 //!
 //! It knows nothing of what the capabilities are wanted for. On other platforms there are none, and nothing is done.
 

@@ -9,12 +9,11 @@ use crate::audit::HostCounters;
 use crate::config::Config;
 use crate::counts::{ByClass, Counts, PortCounts};
 use crate::events::Journal;
-use crate::log::Chain;
 use crate::namespaces::Namespaces;
 use crate::owners::Owners;
 use crate::port::{Port, PortSet};
 use crate::refusals::Web;
-use crate::snapshot::{Audit, Collector, Lights, Reload, Snapshot, Space, Watched};
+use crate::snapshot::{Audit, Collector, Lights, Lit, Reload, Snapshot, Space, Watched};
 use crate::sockets::{self, Reader, SocketTable, Wanted};
 
 mod activity;
@@ -27,6 +26,7 @@ mod ports;
 use activity::Activity;
 use health::Health;
 use listeners::Listeners;
+pub use others::Coverage;
 use others::Others;
 use ports::View;
 
@@ -73,15 +73,18 @@ impl Sampler {
     }
 
     /// Takes up a new watch set; counters stay.
-    pub fn watch(&mut self, watched: &PortSet) {
-        let present = self.read_table(watched).unwrap_or_else(|error| {
-            tracing::warn!(
-                error = %Chain(&error),
-                "what is open on newly watched ports cannot be told from what opens next"
-            );
+    ///
+    /// # Errors
+    /// When the socket table cannot be read, without which what is open on newly watched ports could not be told from what
+    /// opens next. The watch set is then as it was.
+    pub fn watch(&mut self, watched: &PortSet) -> Result<(), sockets::Error> {
+        let present = if self.counts.needs_table_to_watch() {
+            self.read_table(watched)?
+        } else {
             SocketTable::default()
-        });
+        };
         self.counts.watch(watched, &present);
+        Ok(())
     }
 
     /// Takes one sample.
@@ -93,16 +96,18 @@ impl Sampler {
     ) -> Snapshot<'a> {
         let ephemeral = ephemeral::udp_ports();
         let table = self.read_sockets(config.watch.ports(), now);
-        let (namespaces, others) = self.others.read(config);
-        let news = self.counts.listener_news();
-        self.journal
-            .note_closed(&self.listeners.closed(config, news, &ephemeral));
+        let others = self.others.read(config);
         let mut lit = table.as_ref().map(|table| {
             self.listeners
-                .look_up(config, table, &others, &ephemeral, &mut self.health)
+                .look_up(config, table, &others.tables, &ephemeral, &mut self.health)
         });
+        let news = self.counts.listener_news();
+        let closed = self.listeners.closed(config, news, &ephemeral);
+        self.journal
+            .note_closed(&closed, lit.as_deref().unwrap_or_default());
         if let Some(lit) = &lit {
-            self.journal.note(lit);
+            self.journal
+                .note(lit, config.watch.ports(), others.coverage);
         }
         let view = table.as_ref().zip(lit.as_deref());
         let view = view.map(|(table, lit)| {
@@ -112,20 +117,21 @@ impl Sampler {
                     && !self.counts.was_bound(listener)
             })
         });
-        let (shown, watched_suppressed) = self.shown(config, view.as_ref(), &ephemeral);
+        let (shown, watched_suppressed) =
+            self.shown(config, view.as_ref(), lit.as_deref(), &ephemeral);
         let watched = self.watched(config, view.as_ref(), &shown);
         let space = self.space(config, view.as_ref());
         let audit = self.audit(space.accepted.as_ref());
         let listeners_suppressed = lit
             .as_mut()
-            .map_or(0, |lit| listeners::limit(lit, &config.limits));
+            .map(|lit| listeners::limit(lit, &config.limits));
         Snapshot {
             tier: self.counts.tier(),
             watched,
             watched_suppressed,
             listeners: lit,
             listeners_suppressed,
-            namespaces,
+            namespaces: others.covered,
             space,
             lost: self.counts.lost(),
             audit,
@@ -166,13 +172,15 @@ impl Sampler {
         &mut self,
         config: &Config,
         view: Option<&View>,
+        lit: Option<&[Lit<'_>]>,
         ephemeral: &PortSet,
     ) -> (Vec<Port>, [u64; 2]) {
         let used = self.counts.used();
-        let lit = view.map(|view| &view.lit);
+        let listed = lit.into_iter().flatten().filter(|lit| lit.netns.is_empty());
+        let listed = listed.map(|lit| lit.listener.port).collect();
         let active = self
             .activity
-            .shown(config.watch.active(), &used, lit, ephemeral);
+            .shown(config.watch.active(), &used, &listed, ephemeral);
         let (mut shown, suppressed) = ports::limit(&active, view, config);
         shown.extend(config.watch.dense_ports());
         shown.sort_unstable();
@@ -201,7 +209,9 @@ impl Sampler {
     fn port_counts(&self, port: Port, is_table_read: bool) -> PortCounts {
         let counts = self.counts.counts(port);
         PortCounts {
-            connections: counts.connections.filter(|_| is_table_read),
+            connections: counts
+                .connections
+                .filter(|_| is_table_read || !self.counts.wants_connections()),
             ..counts
         }
     }

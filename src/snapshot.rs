@@ -25,8 +25,8 @@ pub struct Snapshot<'a> {
     /// Listening sockets, the unexpected first, then the watched, then by port; those that differ in nothing that is shown
     /// stand once. `None` if the socket table could not be read.
     pub listeners: Option<Vec<Lit<'a>>>,
-    /// Listening sockets left out because of `limits.listeners`.
-    pub listeners_suppressed: u64,
+    /// Listening sockets left out because of `limits.listeners`; `None` where there is no list.
+    pub listeners_suppressed: Option<u64>,
     /// How much of the host the list of listeners covers.
     pub namespaces: Option<Namespaces>,
     /// The whole port space.

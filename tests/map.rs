@@ -146,7 +146,7 @@ fn full() -> Snapshot<'static> {
                 "web-1",
             ),
         ]),
-        listeners_suppressed: 7,
+        listeners_suppressed: Some(7),
         namespaces: None,
         space: Space {
             lit: Some(lights),
@@ -179,6 +179,7 @@ fn blind() -> Snapshot<'static> {
         tier: Tier::Polled,
         watched: vec![watched(Port::tcp(611), None, PortCounts::default())],
         listeners: None,
+        listeners_suppressed: None,
         space: Space::default(),
         lost: vec![],
         ..full()

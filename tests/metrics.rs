@@ -140,7 +140,7 @@ fn full() -> Snapshot<'static> {
             ),
             lit(Port::tcp(22), IpAddr::V6(Ipv6Addr::UNSPECIFIED), None),
         ]),
-        listeners_suppressed: 7,
+        listeners_suppressed: Some(7),
         namespaces: Some(Namespaces { seen: 3, read: 2 }),
         space: space(),
         collectors: vec![
@@ -196,7 +196,7 @@ fn blind() -> Snapshot<'static> {
         }],
         watched_suppressed: [0, 0],
         listeners: None,
-        listeners_suppressed: 0,
+        listeners_suppressed: None,
         namespaces: None,
         space: Space {
             lit: None,

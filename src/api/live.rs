@@ -27,7 +27,8 @@ pub(super) struct Live<'a> {
     knocked: Option<Both<Vec<Knocks>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     listeners: Option<Vec<Listener<'a>>>,
-    listeners_suppressed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listeners_suppressed: Option<u64>,
     watched: Vec<Watched<'a>>,
     watched_suppressed: Both<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
 use std::sync::{Arc, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use super::kernel::{Kernel, ListenerEvent, Space, Watcher};
 use super::{ByClass, Knocks, PortCounts, SpaceCounts};
 use crate::log::Chain;
-use crate::port::{Port, PortSet};
+use crate::port::{Port, PortSet, Protocol};
 use crate::privileges::{self, Capability};
-use crate::registry::Registry;
+use crate::registry::{Class, Registry};
 use crate::sockets::Listener;
 
 /// How many listener events wait for the next scrape at the most. Who opens more in between is counted all the same, by the
@@ -24,8 +24,12 @@ pub struct Attached {
     events: Receiver<ListenerEvent>,
     /// Events for which there was no room.
     left_out: Arc<AtomicU64>,
+    /// Takes in the events, and follows the host's addresses.
+    thread: JoinHandle<()>,
     /// The sums over the whole space, for the registry they were made for.
     space: Option<(Weak<Registry>, Space)>,
+    /// What the sums of the registries before had that those of this one have not: counters do not go back.
+    carried: Carried,
     watched: PortSet,
     used: PortSet,
 }
@@ -39,7 +43,7 @@ impl Attached {
         let (sender, events) = sync_channel(MOST_EVENTS);
         let left_out = Arc::new(AtomicU64::new(0));
         let needs = kernel.needs();
-        thread::Builder::new().name("kernel-events".to_owned()).spawn({
+        let thread = thread::Builder::new().name("kernel-events".to_owned()).spawn({
             let left_out = Arc::clone(&left_out);
             move || {
                 privileges::reduce_thread(needs);
@@ -57,7 +61,9 @@ impl Attached {
             kernel,
             events,
             left_out,
+            thread,
             space: None,
+            carried: Carried::default(),
             watched: PortSet::new(),
             used: PortSet::new(),
         };
@@ -68,7 +74,7 @@ impl Attached {
     /// Takes up a new watch set.
     pub fn watch(&mut self, watched: &PortSet) {
         if let Err(error) = self.kernel.watch(watched) {
-            tracing::error!(error = %Chain(&error), "connections on newly watched ports are not counted");
+            tracing::error!(error = %Chain(&error), "the gauge of established connections is absent on newly watched ports");
         }
         self.watched = watched.clone();
     }
@@ -108,9 +114,9 @@ impl Attached {
 
     /// What the whole space has seen: connections accepted, and knocks where they are counted.
     pub fn space(&mut self, registry: &Arc<Registry>) -> (ByClass, Option<Knocks>) {
-        let is_current =
-            |(made_for, _): &(Weak<Registry>, Space)| made_for.as_ptr() == Arc::as_ptr(registry);
-        if !self.space.as_ref().is_some_and(is_current) {
+        let made_for = self.space.as_ref().map(|(made_for, _)| made_for.as_ptr());
+        let is_other = made_for.is_some_and(|made_for| made_for != Arc::as_ptr(registry));
+        if is_other || made_for.is_none() {
             let sums = Space::new(|port| registry.class(port));
             self.space = Some((Arc::downgrade(registry), sums));
         }
@@ -119,21 +125,25 @@ impl Attached {
             Some((_, space)) => reading.space(space),
             None => SpaceCounts::default(),
         };
+        let (accepted, knocks) = self.carried.over(is_other, &sums.accepted, &sums.knocks);
         let knocks = Knocks {
             ports: sums.knocked_ports,
-            knocks: sums.knocks,
+            knocks,
             blocks: sums.block_knocks,
         };
-        (
-            sums.accepted,
-            reading.knocks_are_counted().then_some(knocks),
-        )
+        (accepted, reading.knocks_are_counted().then_some(knocks))
     }
 
     /// UDP datagrams refused on all ports, where refusals are counted.
     #[must_use]
     pub fn udp_refused(&self) -> Option<u64> {
         self.kernel.read().udp_refused()
+    }
+
+    /// Whether events and changes of addresses are taken in.
+    #[must_use]
+    pub fn is_following(&self) -> bool {
+        !self.thread.is_finished()
     }
 
     /// The ports that have had a knock since start, with what was counted there, in the order of [`PortSet::iter`]; `None`
@@ -167,5 +177,83 @@ impl Attached {
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.kernel.lost() + self.left_out.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters by class as they were last shown. Another registry puts ports into other classes; the counts of before stay where
+/// they were, and only what is new goes where it belongs now.
+#[derive(Debug, Default)]
+struct Carried {
+    accepted: Carry,
+    knocks: Carry,
+}
+
+impl Carried {
+    fn over(&mut self, is_other: bool, accepted: &ByClass, knocks: &ByClass) -> (ByClass, ByClass) {
+        (
+            self.accepted.over(is_other, accepted),
+            self.knocks.over(is_other, knocks),
+        )
+    }
+}
+
+#[derive(Debug, Default)]
+struct Carry {
+    shown: ByClass,
+    /// To be added to the raw sums.
+    difference: [[i64; Class::COUNT]; 2],
+}
+
+impl Carry {
+    fn over(&mut self, is_other: bool, raw: &ByClass) -> ByClass {
+        for protocol in Protocol::ALL.map(Protocol::index) {
+            for class in 0..Class::COUNT {
+                let raw = raw.0[protocol][class];
+                let shown = &mut self.shown.0[protocol][class];
+                let difference = &mut self.difference[protocol][class];
+                if is_other {
+                    *difference = *shown as i64 - raw as i64;
+                }
+                *shown = raw.saturating_add_signed(*difference);
+            }
+        }
+        self.shown.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::Range;
+    use crate::registry::Assignment;
+
+    #[test]
+    fn another_registry_takes_no_count_back() {
+        let class = |assignment| Class {
+            range: Range::Registered,
+            assignment,
+        };
+        let (before, after) = (class(Assignment::Unassigned), class(Assignment::Assigned));
+        let port = Port::tcp(3476);
+        let sums = |class, count| {
+            let mut sums = ByClass::default();
+            sums.add(port, class, count);
+            sums
+        };
+        let mut carry = Carry::default();
+        let mut shown = |is_other, class, count| {
+            let shown = carry.over(is_other, &sums(class, count));
+            [before, after].map(|class| shown.of(Protocol::Tcp, class))
+        };
+        assert_eq!(shown(false, before, 5), [5, 0]);
+        assert_eq!(shown(false, before, 7), [7, 0]);
+        assert_eq!(
+            shown(true, after, 7),
+            [7, 0],
+            "the port is in another class now"
+        );
+        assert_eq!(shown(false, after, 9), [7, 2]);
+        assert_eq!(shown(true, before, 9), [7, 2]);
+        assert_eq!(shown(false, before, 10), [8, 2]);
     }
 }

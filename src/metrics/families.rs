@@ -50,7 +50,8 @@ pub static FAMILIES: [Family; 34] = [
     Family {
         name: "darkport_unexpected_listening",
         kind: Kind::Gauge,
-        help: "Whether something listens on the port that no expect rule of its watch entry allows. All tiers.",
+        help: "Whether something listens on the port, in the exporter's network namespace, that no expect rule of its watch \
+               entry allows. All tiers.",
         labels: PORT,
         tiers: ALL_TIERS,
         values: Values::Port {
@@ -118,8 +119,9 @@ pub static FAMILIES: [Family; 34] = [
     Family {
         name: "darkport_outbound_connections_total",
         kind: Kind::Counter,
-        help: "TCP connections this host opened to the port on another host or on itself. Exact in tiers kernel and \
-               netlink; a lower bound in tier polled.",
+        help: "TCP connections this host opened to the port on another host or on itself. Exact in tier kernel; in tier \
+               netlink all but those that this host itself aborted (RST) before a scrape saw them; a lower bound in tier \
+               polled.",
         labels: PORT,
         tiers: ALL_TIERS,
         values: Values::Port {
@@ -182,9 +184,9 @@ pub static FAMILIES: [Family; 34] = [
         name: "darkport_listener_info",
         kind: Kind::Gauge,
         help: "A listening socket of this host, on any port, with its owner as labels; watch and expected are empty for \
-               a port that is not watched, an owner part that is not known is empty, process=\"kernel\" is the kernel itself. An \
-               unwatched UDP socket on an ephemeral port, which may be a client's, is listed from the second scrape on \
-               that sees it.",
+               a port that is not watched, an owner part that is not known is empty, process=\"kernel\" is the kernel itself. A UDP \
+               socket on an ephemeral port that no dense watch entry names may be a client's, and is listed once it has been \
+               there for a minute.",
         labels: &[
             "port", "protocol", "address", "watch", "process", "user", "unit", "expected", "netns",
         ],
@@ -194,7 +196,8 @@ pub static FAMILIES: [Family; 34] = [
     Family {
         name: "darkport_network_namespaces",
         kind: Kind::Gauge,
-        help: "Network namespaces of this host: seen, and read for listeners.",
+        help: "Network namespaces of this host: seen, and read for listeners. Absent unless the configuration has \
+               namespaces: all.",
         labels: &["state"],
         tiers: ALL_TIERS,
         values: Values::Snapshot(|snapshot, samples| {
@@ -354,7 +357,8 @@ pub static FAMILIES: [Family; 34] = [
     Family {
         name: "darkport_events_lost_total",
         kind: Kind::Counter,
-        help: "Events the exporter knows it missed, by source; the tables are read anew after a loss.",
+        help: "Events the exporter knows it missed, by source. Source netlink: counters may fall short by so many. Source kernel: \
+               events left out of the log, sockets that could not be marked, and dropped packets that could not be read.",
         labels: &["source"],
         tiers: &[Tier::Kernel, Tier::Netlink],
         values: Values::Snapshot(|snapshot, samples| {
@@ -544,8 +548,7 @@ fn suppressed(snapshot: &Snapshot<'_>, samples: &mut Samples) {
             .sum();
         samples.push([family.name], number(ports));
     }
-    samples.push(
-        ["darkport_listener_info"],
-        number(snapshot.listeners_suppressed),
-    );
+    if let Some(listeners) = snapshot.listeners_suppressed {
+        samples.push(["darkport_listener_info"], number(listeners));
+    }
 }

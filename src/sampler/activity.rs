@@ -1,6 +1,7 @@
 //! Which ports of `active` watch entries have series.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use crate::port::PortSet;
 use crate::sockets::{Listener, ListenerKey};
@@ -8,75 +9,65 @@ use crate::sockets::{Listener, ListenerKey};
 /// Remembers on which ports this host has listened, accepted or connected.
 ///
 /// A UDP client that sends without connecting holds a socket on an ephemeral port that looks like a listener, and a
-/// remote host can make some programs open many, one after the other. So a UDP port of the ephemeral range is shown
-/// while it is lit, and remembered only once it was lit in two samples in a row.
+/// remote host can make some programs open many. So what a tier says of UDP ports in the ephemeral range does not count here,
+/// but only listeners that [`Clients`] let through.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     used: PortSet,
-    lit_last: PortSet,
 }
 
 impl Activity {
-    /// The ports of `active` to be shown: those that are lit and those that were used. `lit` is `None` where the socket
-    /// table could not be read; `ephemeral` holds the UDP ports from which clients speak.
+    /// The ports of `active` to be shown: those of listeners that are `listed`, and those that were `used`, now or before.
+    /// `ephemeral` holds the UDP ports from which clients speak.
     pub(super) fn shown(
         &mut self,
         active: &PortSet,
         used: &PortSet,
-        lit: Option<&PortSet>,
+        listed: &PortSet,
         ephemeral: &PortSet,
     ) -> PortSet {
         let mut sure = used.clone();
-        if let Some(lit) = lit {
-            sure.unite(lit);
-        }
-        sure.intersect(active);
         sure.subtract(ephemeral);
+        sure.unite(listed);
         self.used.unite(&sure);
         self.used.intersect(active);
-
-        let mut now = lit.cloned().unwrap_or_default();
-        now.intersect(active);
-        let mut twice = now.clone();
-        twice.intersect(&self.lit_last);
-        self.used.unite(&twice);
-        let mut shown = self.used.clone();
-        shown.unite(&now);
-        if lit.is_some() {
-            self.lit_last = now;
-        }
-        shown
+        self.used.clone()
     }
 }
 
-/// Remembers the sockets that may be clients': unwatched UDP sockets on ephemeral ports.
+/// Remembers the sockets that may be clients': UDP sockets on ephemeral ports that no dense watch entry names.
 ///
-/// A client's socket that lives for one answer is in one sample at the most. Listing it would make a series a socket, and
-/// finding its owner a look through all processes a sample, as often as somebody makes this host resolve a name. So such a
-/// socket is listed from the second sample on that shows it.
+/// A client's socket lives for an answer. Listing it would make a series a socket, and finding its owner a look through all
+/// processes a sample, as often as somebody makes this host resolve a name. So such a socket is listed once it has been seen
+/// for [`PATIENCE`].
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    seen: HashSet<ListenerKey>,
+    since: HashMap<ListenerKey, Instant>,
 }
 
+/// How long a socket that may be a client's is left alone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 impl Clients {
-    /// Keeps the sockets to be listed. `may_be_client` tells which have to be seen twice.
+    /// Keeps the sockets to be listed. `may_be_client` tells which have to have been there for a while.
     pub(super) fn sift<'l, T>(
         &mut self,
+        now: Instant,
         listeners: Vec<(T, &'l Listener)>,
         may_be_client: impl Fn(&Listener) -> bool,
     ) -> Vec<(T, &'l Listener)> {
-        let mut seen = HashSet::new();
+        let mut since = HashMap::new();
         let listed = listeners.into_iter().filter(|(_, listener)| {
             if !may_be_client(listener) {
                 return true;
             }
             let key = listener.key();
-            seen.insert(key);
-            self.seen.contains(&key)
+            let first = self.since.get(&key).copied().unwrap_or(now);
+            since.insert(key, first);
+            now.duration_since(first) >= PATIENCE
         });
         let listed = listed.collect();
-        self.seen = seen;
+        self.since = since;
         listed
     }
 }
@@ -86,12 +77,8 @@ mod tests {
     use super::*;
     use crate::port::Port;
 
-    fn set(ports: &[Port]) -> PortSet {
-        ports.iter().copied().collect()
-    }
-
     #[test]
-    fn a_client_is_listed_from_its_second_sample_on() {
+    fn a_client_is_listed_when_it_has_been_there_for_a_while() {
         let socket = |cookie| Listener {
             port: Port::udp(40_000),
             address: std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -101,85 +88,47 @@ mod tests {
             cgroup: None,
         };
         let (first, second) = (socket(1), socket(2));
+        let start = Instant::now();
         let mut clients = Clients::default();
-        let mut sift = |listeners: &[&Listener], may_be_client: bool| {
+        let mut sift = |seconds, listeners: &[&Listener], may_be_client: bool| {
             let listeners = listeners.iter().map(|&each| ((), each)).collect();
-            clients.sift(listeners, |_| may_be_client).len()
+            let now = start + Duration::from_secs(seconds);
+            clients.sift(now, listeners, |_| may_be_client).len()
         };
-        assert_eq!(sift(&[&first], true), 0);
-        assert_eq!(sift(&[&first, &second], true), 1);
-        assert_eq!(sift(&[&second], true), 1);
-        assert_eq!(sift(&[&first], true), 0, "it was away for a sample");
-        assert_eq!(sift(&[&first, &second], false), 2);
+        assert_eq!(sift(0, &[&first], true), 0);
+        assert_eq!(sift(59, &[&first, &second], true), 0);
+        assert_eq!(sift(60, &[&first, &second], true), 1);
+        assert_eq!(sift(119, &[&second], true), 1);
+        assert_eq!(sift(120, &[&first], true), 0, "it was away for a sample");
+        assert_eq!(sift(121, &[&first, &second], false), 2);
     }
 
-    struct Host {
-        activity: Activity,
-        active: PortSet,
-        ephemeral: PortSet,
-    }
-
-    impl Host {
-        fn new() -> Self {
-            Self {
-                activity: Activity::default(),
-                active: PortSet::full(),
-                ephemeral: (32_768..=60_999).map(Port::udp).collect(),
-            }
-        }
-
-        fn sample(&mut self, used: &[Port], lit: Option<&[Port]>) -> Vec<Port> {
-            let lit = lit.map(set);
-            self.activity
-                .shown(&self.active, &set(used), lit.as_ref(), &self.ephemeral)
-                .iter()
-                .collect()
-        }
+    fn set(ports: &[Port]) -> PortSet {
+        ports.iter().copied().collect()
     }
 
     #[test]
-    fn a_port_that_was_lit_once_stays() {
-        let mut host = Host::new();
-        let ports = [Port::tcp(8080), Port::tcp(40_000), Port::udp(5353)];
-        assert_eq!(host.sample(&[], Some(&ports)), ports);
-        assert_eq!(host.sample(&[], Some(&[])), ports);
-        assert_eq!(host.sample(&[], None), ports);
-    }
-
-    #[test]
-    fn a_udp_client_leaves_no_trace() {
-        let mut host = Host::new();
-        let client = Port::udp(40_000);
-        assert_eq!(host.sample(&[client], Some(&[client])), [client]);
-        assert_eq!(host.sample(&[client], Some(&[])), []);
-        assert_eq!(host.sample(&[client], Some(&[client])), [client]);
-        assert_eq!(host.sample(&[client], Some(&[])), []);
-    }
-
-    #[test]
-    fn a_udp_server_on_an_ephemeral_port_stays() {
-        let mut host = Host::new();
-        let server = Port::udp(40_000);
-        host.sample(&[], Some(&[server]));
-        host.sample(&[], Some(&[server]));
-        assert_eq!(host.sample(&[], Some(&[])), [server]);
-    }
-
-    #[test]
-    fn only_active_ports_are_shown() {
-        let mut host = Host::new();
-        let (active, other) = (Port::tcp(1024), Port::tcp(1025));
-        host.sample(&[other], Some(&[active, other]));
-        host.active = set(&[active]);
-        assert_eq!(host.sample(&[], Some(&[])), [active]);
-    }
-
-    #[test]
-    fn a_connection_alone_shows_its_port() {
-        let mut host = Host::new();
+    fn a_port_that_was_used_once_stays() {
+        let mut activity = Activity::default();
+        let ephemeral = (32_768..=60_999).map(Port::udp).collect();
+        let mut shown = |active: &PortSet, used: &[Port], listed: &[Port]| -> Vec<Port> {
+            let shown = activity.shown(active, &set(used), &set(listed), &ephemeral);
+            shown.iter().collect()
+        };
+        let all = PortSet::full();
+        let (tcp, udp, client) = (Port::tcp(40_000), Port::udp(5353), Port::udp(40_000));
+        assert_eq!(shown(&all, &[tcp], &[udp]), [tcp, udp]);
+        assert_eq!(shown(&all, &[], &[]), [tcp, udp]);
         assert_eq!(
-            host.sample(&[Port::tcp(5432)], Some(&[])),
-            [Port::tcp(5432)]
+            shown(&all, &[client], &[]),
+            [tcp, udp],
+            "a client leaves no trace"
+        );
+        assert_eq!(shown(&all, &[], &[client]), [tcp, udp, client]);
+        assert_eq!(
+            shown(&set(&[udp]), &[], &[]),
+            [udp],
+            "only active ports are shown"
         );
     }
 }

@@ -52,8 +52,8 @@ impl Listeners {
             .chain(others.iter().map(|(netns, table)| (netns, table)))
             .flat_map(|(netns, table)| table.listeners.iter().map(move |each| (netns, each)))
             .collect();
-        let listeners = self.clients.sift(listeners, |listener| {
-            ephemeral.contains(listener.port) && config.watch.owner(listener.port).is_none()
+        let listeners = self.clients.sift(start, listeners, |listener| {
+            may_be_client(config, ephemeral, listener.port)
         });
         let resolution = self.owners.resolve(listeners.iter().map(|(_, each)| *each));
         if resolution.unknown > 0 && health.begins_to_fail(Collector::Owners) {
@@ -82,28 +82,44 @@ impl Listeners {
         news: Vec<ListenerNews>,
         ephemeral: &PortSet,
     ) -> Vec<Lit<'a>> {
-        let may_be_client =
-            |port: Port| ephemeral.contains(port) && config.watch.active().contains(port);
         let mut closed = Vec::new();
         for news in news {
+            let port = match &news {
+                ListenerNews::Closed(listener) => listener.port,
+                ListenerNews::Event(event) => event.port,
+            };
+            let is_told =
+                !may_be_client(config, ephemeral, port) && config.watch.owner(port).is_some();
             let (listener, owner) = match news {
-                ListenerNews::Closed(listener) => (listener, Arc::clone(&self.unknown)),
                 ListenerNews::Event(event) if event.opened => {
                     self.opened.note(event);
                     continue;
                 }
                 ListenerNews::Event(event) => {
-                    let caller = self.opened.take(&event).unwrap_or_else(|| event.clone());
-                    let owner = self.owners.caller(caller.pid, caller.uid, &caller.command);
+                    let opener = self.opened.take(&event);
+                    if !is_told {
+                        continue;
+                    }
+                    let caller = opener.as_ref().unwrap_or(&event);
+                    let owner =
+                        self.owners
+                            .caller(caller.pid, caller.thread, caller.uid, &caller.command);
                     (listener_of(&event), Arc::new(owner))
                 }
+                ListenerNews::Closed(listener) => (listener, Arc::clone(&self.unknown)),
             };
-            if !may_be_client(listener.port) && config.watch.owner(listener.port).is_some() {
+            if is_told {
                 closed.push(judged(config, &listener, owner, &self.own));
             }
         }
         closed
     }
+}
+
+/// Whether a socket on this port may be a client's: a UDP port of the ephemeral range that no dense entry names.
+fn may_be_client(config: &Config, ephemeral: &PortSet, port: Port) -> bool {
+    ephemeral.contains(port)
+        && (config.watch.owner(port).is_none() || config.watch.active().contains(port))
 }
 
 /// Who opened listeners of which the end was not told yet, the newest of them.

@@ -8,6 +8,37 @@ use crate::namespaces::{Namespaces, Reading};
 use crate::snapshot;
 use crate::sockets::SocketTable;
 
+/// How much of the other namespaces a sample covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// Nobody asks for them.
+    Unwanted,
+    /// Some or all of them could not be read: what is not in the sample may still be there.
+    Partial,
+    /// All that are seen were read.
+    Whole,
+}
+
+/// What a sample has of the other namespaces.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    /// How many of the host's namespaces are covered; not known where nobody asked or none could be looked for.
+    pub(super) covered: Option<snapshot::Namespaces>,
+    /// What listens in them, by the value of the label `netns`.
+    pub(super) tables: Vec<(Arc<str>, SocketTable)>,
+    pub(super) coverage: Coverage,
+}
+
+impl Elsewhere {
+    const fn nothing(coverage: Coverage) -> Self {
+        Self {
+            covered: None,
+            tables: Vec::new(),
+            coverage,
+        }
+    }
+}
+
 /// Reads the other namespaces.
 #[derive(Debug)]
 pub(super) struct Others {
@@ -24,26 +55,31 @@ impl Others {
         }
     }
 
-    /// What listens in them, by the value of the label `netns`; and how many of the host's namespaces are covered, which
-    /// is not known where nobody asked or none could be looked for.
-    pub(super) fn read(
-        &mut self,
-        config: &Config,
-    ) -> (Option<snapshot::Namespaces>, Vec<(Arc<str>, SocketTable)>) {
+    /// Reads them, where the configuration asks for them. Where it does not, the thread that could is ended.
+    pub(super) fn read(&mut self, config: &Config) -> Elsewhere {
         if config.namespaces == config::Namespaces::Own {
-            return (None, Vec::new());
+            self.namespaces.stop();
+            return Elsewhere::nothing(Coverage::Unwanted);
         }
         match self.namespaces.read() {
             Ok(reading) => {
                 self.explain(&reading);
-                // The exporter's own is one more, and is read.
-                let covered = snapshot::Namespaces {
-                    seen: reading.seen as u64 + 1,
-                    read: reading.read as u64 + 1,
-                };
+                let is_whole = reading.read == reading.seen && reading.unreadable == 0;
                 let tables = reading.tables.into_iter();
                 let named = tables.map(|(namespace, table)| (namespace.to_string().into(), table));
-                (Some(covered), named.collect())
+                Elsewhere {
+                    // The exporter's own is one more, and is read.
+                    covered: Some(snapshot::Namespaces {
+                        seen: reading.seen as u64 + 1,
+                        read: reading.read as u64 + 1,
+                    }),
+                    tables: named.collect(),
+                    coverage: if is_whole {
+                        Coverage::Whole
+                    } else {
+                        Coverage::Partial
+                    },
+                }
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.told, true) {
@@ -52,7 +88,7 @@ impl Others {
                         "network namespaces cannot be read; the listeners of others are absent"
                     );
                 }
-                (None, Vec::new())
+                Elsewhere::nothing(Coverage::Partial)
             }
         }
     }

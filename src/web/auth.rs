@@ -242,6 +242,27 @@ mod tests {
     }
 
     #[test]
+    fn for_a_name_that_nobody_has_a_hash_is_computed_and_never_fits() {
+        let gate = Gate::new().unwrap();
+        let stored = Stored::parse("$2y$05$abcdefghijklmnopqrstuuWG29KuyeAicPCJODk1zjyGvyQUU2awu");
+        let stored = stored.unwrap();
+        for (is_known, name) in [(true, "alice"), (false, "mallory")] {
+            let mark = gate.mark(name, b"wrong", is_known, &stored);
+            assert!(!gate.work(
+                stored.clone(),
+                b"wrong".to_vec(),
+                is_known,
+                mark
+            )());
+            // Remembered means that it was computed: nothing else writes there.
+            assert_eq!(gate.seen().outcome(&mark), Some(false), "{name}");
+        }
+        let one = Users::of([("alice", stored.clone())]);
+        assert_eq!(one.any(gate.number_of("mallory")), Some(&stored));
+        assert_eq!(one.any(gate.number_of("trudy")), Some(&stored));
+    }
+
+    #[test]
     fn wrong_passwords_drive_out_no_right_one_and_no_memory_grows() {
         let mut seen = Seen::default();
         let mark = |number: usize| {

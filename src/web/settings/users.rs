@@ -21,6 +21,14 @@ pub(in crate::web) struct Users {
 }
 
 impl Users {
+    #[cfg(test)]
+    pub(in crate::web) fn of<const N: usize>(users: [(&str, Stored); N]) -> Self {
+        let named = users.map(|(name, stored)| (name.to_owned(), stored));
+        Self {
+            by_name: named.into_iter().collect(),
+        }
+    }
+
     /// Whether nobody is named.
     pub(in crate::web) fn is_empty(&self) -> bool {
         self.by_name.is_empty()

@@ -52,6 +52,8 @@ pub(super) struct Addresses {
     changes: Socket,
     map: LpmTrie<MapData, [u8; 16], u8>,
     known: HashSet<Prefix>,
+    /// Whether something has changed since the addresses were last taken in.
+    is_stale: bool,
 }
 
 impl Addresses {
@@ -71,6 +73,7 @@ impl Addresses {
             changes,
             map,
             known: HashSet::new(),
+            is_stale: true,
         };
         addresses.resynchronise()?;
         Ok(addresses)
@@ -81,19 +84,18 @@ impl Addresses {
     /// # Errors
     /// When the addresses could not be read or the map refuses; the map then holds what it held.
     pub(super) fn update(&mut self) -> io::Result<()> {
-        let mut changed = false;
         let mut buffer = [0_u8; 64];
         loop {
             // Only that something came matters, so the rest of a message may be cut off.
             match self.changes.recv(&mut &mut buffer[..], 0) {
-                Ok(_) => changed = true,
+                Ok(_) => self.is_stale = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_overrun(&error) => changed = true,
+                Err(error) if is_overrun(&error) => self.is_stale = true,
                 Err(error) => return Err(error),
             }
         }
-        if changed {
+        if self.is_stale {
             self.resynchronise()?;
         }
         Ok(())
@@ -111,6 +113,7 @@ impl Addresses {
             }
         }
         self.known = current;
+        self.is_stale = false;
         Ok(())
     }
 }
