@@ -81,10 +81,10 @@ pub enum Error {
 }
 
 #[cfg(target_os = "linux")]
-pub use linux::{lacking, reduce, threads_beyond};
+pub use linux::{lacking, reduce};
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{lacking, reduce, threads_beyond};
+pub use elsewhere::{lacking, reduce};
 
 /// Gives up, for a thread that was started before [`reduce`] was called for the process, all but the capabilities named. A
 /// thread that fails in this says so and goes on: it is told of, and it does what it did.
@@ -96,7 +96,6 @@ pub fn reduce_thread(keep: &[Capability]) {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::fs;
     use std::io;
 
     use rustix::thread::{
@@ -176,33 +175,6 @@ mod linux {
         })
     }
 
-    /// Ids of this process's threads that hold a capability beyond those named.
-    ///
-    /// # Errors
-    /// When /proc cannot be read.
-    pub fn threads_beyond(keep: &[Capability]) -> io::Result<Vec<u32>> {
-        let keep: CapabilitySet = keep.iter().copied().map(CapabilitySet::from).collect();
-        let mut beyond = Vec::new();
-        for entry in fs::read_dir("/proc/self/task")? {
-            let entry = entry?;
-            let status = match fs::read_to_string(entry.path().join("status")) {
-                Ok(status) => status,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let held = status
-                .lines()
-                .filter(|line| line.starts_with("CapPrm:") || line.starts_with("CapEff:"))
-                .filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok())
-                .fold(0, |all, set| all | set);
-            let id = entry.file_name().to_string_lossy().parse();
-            if let (false, Ok(id)) = (keep.contains(CapabilitySet::from_bits_retain(held)), id) {
-                beyond.push(id);
-            }
-        }
-        Ok(beyond)
-    }
-
     fn empty_bounding_set(keep: CapabilitySet) -> rustix::io::Result<()> {
         // The kernel may know more capabilities than we have names for; it answers EINVAL beyond its last.
         for bit in 0..64 {
@@ -255,14 +227,6 @@ mod elsewhere {
     /// None.
     pub fn reduce(_: &[Capability]) -> Result<Reduced, Error> {
         Ok(Reduced::default())
-    }
-
-    /// None.
-    ///
-    /// # Errors
-    /// None.
-    pub fn threads_beyond(_: &[Capability]) -> io::Result<Vec<u32>> {
-        Ok(Vec::new())
     }
 }
 

@@ -226,3 +226,46 @@ pub(super) fn limit(lit: &mut Vec<Lit<'_>>, limits: &Limits) -> u64 {
     lit.truncate(limits.listeners);
     cut as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn listener(number: u16) -> Listener {
+        Listener {
+            port: Port::tcp(number),
+            address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            cookie: NonZeroU64::new(u64::from(number)),
+            inode: None,
+            uid: None,
+            cgroup: None,
+        }
+    }
+
+    #[test]
+    fn the_unexpected_come_first_then_the_watched_then_by_port() {
+        let text = "watch:\n- {name: strict, ports: [30, 40]}\n- {name: open, ports: [50], expect: [{address: \"*\"}]}\n";
+        let config = Config::parse("a test", text, Path::new("")).unwrap();
+        let owner = Arc::new(Owner::Unknown { creator: None });
+        let netns: Arc<str> = Arc::from("");
+        let judge = |number| judged(&config, &listener(number), Arc::clone(&owner), &netns);
+        let mut lit: Vec<Lit<'_>> = [20, 50, 40, 10, 30, 10].into_iter().map(judge).collect();
+        lit.sort_by(|a, b| importance(a).cmp(&importance(b)));
+        let limits = |listeners| Limits {
+            series: 0,
+            listeners,
+        };
+        let numbers = |lit: &[Lit<'_>]| -> Vec<u16> {
+            lit.iter().map(|lit| lit.listener.port.number).collect()
+        };
+        assert_eq!(limit(&mut lit, &limits(10)), 0);
+        assert_eq!(
+            numbers(&lit),
+            [30, 40, 50, 10, 20],
+            "alike in all that is shown: once"
+        );
+        assert_eq!(limit(&mut lit, &limits(3)), 2);
+        assert_eq!(numbers(&lit), [30, 40, 50]);
+    }
+}
