@@ -20,10 +20,12 @@ pub struct Journal {
     known: HashMap<Key, Known>,
     /// Whether a first table was seen: what it held did not open, it was found.
     begun: bool,
-    limiter: Limiter,
+    /// Apart, so that nobody hides an unexpected listener behind many that are expected.
+    unexpected: Limiter,
+    others: Limiter,
 }
 
-/// How many events are logged in a minute at the most.
+/// How many events of each sort, unexpected and other, are logged in a minute at the most.
 const EVENTS_A_MINUTE: u32 = 100;
 
 /// Tells one socket from another, in every network namespace.
@@ -65,7 +67,8 @@ impl Journal {
         Self {
             known: HashMap::new(),
             begun: false,
-            limiter: Limiter::new(EVENTS_A_MINUTE, Duration::from_secs(60)),
+            unexpected: Limiter::new(EVENTS_A_MINUTE, Duration::from_secs(60)),
+            others: Limiter::new(EVENTS_A_MINUTE, Duration::from_secs(60)),
         }
     }
 
@@ -133,7 +136,13 @@ impl Journal {
     }
 
     fn tell(&self, happening: Happening, known: &Known) {
-        let Some(left_out) = self.limiter.admit() else {
+        let is_warning = !known.expected && happening != Happening::Closed;
+        let limiter = if is_warning {
+            &self.unexpected
+        } else {
+            &self.others
+        };
+        let Some(left_out) = limiter.admit() else {
             return;
         };
         let Known {
@@ -163,10 +172,10 @@ impl Journal {
                 )
             };
         }
-        if known.expected || happening == Happening::Closed {
-            event!(tracing::Level::INFO);
-        } else {
+        if is_warning {
             event!(tracing::Level::WARN);
+        } else {
+            event!(tracing::Level::INFO);
         }
     }
 }

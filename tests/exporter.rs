@@ -396,3 +396,35 @@ fn what_lives_between_two_scrapes_is_counted_and_told() {
         &format!("port={number} protocol=tcp"),
     ]);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn many_expected_events_hide_no_unexpected_one_and_are_counted() {
+    let (open, strict) = (dark_port(), dark_port());
+    let watching = Watching::new(&format!(
+        "watch:\n- {{name: open, ports: [{open}], protocols: [tcp], expect: [{{address: \"*\"}}]}}\n\
+         - {{name: strict, ports: [{strict}], protocols: [tcp]}}\n"
+    ));
+    let mut exporter = watching.exporter(&["--collector.tier=netlink"]);
+    for _ in 0..150 {
+        drop(listen(open));
+    }
+    wait_for("all of them", || {
+        let opened = exporter
+            .scrape()
+            .of_port("darkport_listener_opened_total", Port::tcp(open));
+        (opened == Some(150.0)).then_some(())
+    });
+    let told = |exporter: &mut Exporter, port: u16| {
+        let port = format!(" port={port} ");
+        exporter
+            .log()
+            .iter()
+            .filter(|line| line.contains(&port))
+            .count()
+    };
+    let _unexpected = listen(strict);
+    exporter.scrape();
+    exporter.logged(&["level=WARN", "listener opened", &format!(" port={strict} ")]);
+    assert_eq!(told(&mut exporter, open), 100);
+}
