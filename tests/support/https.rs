@@ -148,11 +148,11 @@ pub fn plain(to: SocketAddr, method: &str, path: &str, headers: &str) -> Reply {
 }
 
 fn exchange(mut stream: TcpStream, method: &str, path: &str, headers: &str) -> Reply {
-    write!(
-        stream,
+    // In one piece: who is refused at the first byte would otherwise be cut off in the middle of asking.
+    let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
-    )
-    .unwrap();
+    );
+    stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     Reply::parse(&String::from_utf8(answer).unwrap()).unwrap()
