@@ -51,6 +51,7 @@
 //! | [`probe`] | the outside view: what a port answers over the network, and who may be asked | who listens, metrics, HTTP |
 //! | [`outside`] | the answer to `probe`, and how far it is | how ports are asked |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |
+//! | [`client`] | asks a running exporter; names hyper | what is asked for, and what an answer means |
 //! | [`privileges`] | capabilities: what is held, and giving it up | what they are wanted for |
 //! | [`log`], [`signal`], [`build_info`] | the log, the signals, what the binary was built from | everything else |
 //!
@@ -73,6 +74,7 @@ pub mod api;
 pub mod args;
 pub mod audit;
 pub mod build_info;
+pub mod client;
 pub mod command;
 pub mod config;
 pub mod counts;
