@@ -1,11 +1,16 @@
 //! Content encodings: whether a client wants gzip, and gzip.
 
+use std::collections::VecDeque;
 use std::io::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::HeaderMap;
+use hyper::body::Bytes;
 use hyper::header::{ACCEPT_ENCODING, HeaderValue};
+
+use crate::api::Document;
 
 /// Whether gzip is what the client likes best, or as much as no encoding at all (RFC 9110, section 12.5.3).
 pub(super) fn wants_gzip(headers: &HeaderMap) -> bool {
@@ -62,9 +67,50 @@ pub(super) fn gzip(text: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
+/// The documents that were last compressed, by their names: whoever asks for the same one gets the same memory.
+#[derive(Debug, Default)]
+pub(super) struct Packed(Mutex<VecDeque<(String, Bytes)>>);
+
+impl Packed {
+    /// There are two documents; more are those of somebody who was slow.
+    const KEPT: usize = 2;
+
+    /// The document, compressed. Blocks while somebody else compresses one, which may be this one.
+    pub(super) fn gzip(&self, document: &Document) -> io::Result<Bytes> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, packed)) = kept.iter().find(|(id, _)| *id == document.id) {
+            return Ok(packed.clone());
+        }
+        let mut packed = gzip(&document.json)?;
+        packed.shrink_to_fit();
+        let packed = Bytes::from(packed);
+        kept.push_back((document.id.clone(), packed.clone()));
+        if kept.len() > Self::KEPT {
+            kept.pop_front();
+        }
+        Ok(packed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_is_compressed_once_for_all_who_ask_for_it() {
+        let packed = Packed::default();
+        let document = |text: &str| Document {
+            json: text.as_bytes().into(),
+            id: text.to_owned(),
+        };
+        let first = packed.gzip(&document("one")).unwrap();
+        let again = packed.gzip(&document("one")).unwrap();
+        assert_eq!(first.as_ptr(), again.as_ptr());
+        let others = ["two", "three"].map(|text| packed.gzip(&document(text)).unwrap());
+        assert_ne!(others[0], others[1]);
+        assert_eq!(packed.0.lock().unwrap().len(), Packed::KEPT);
+        assert_eq!(packed.gzip(&document("one")).unwrap(), first);
+    }
     use proptest::prelude::*;
 
     fn wants(values: &[&str]) -> bool {
