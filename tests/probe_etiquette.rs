@@ -88,6 +88,23 @@ fn what_the_system_sends_again_counts_against_the_rate() {
     assert_eq!(beyond, 0, "of {asked}");
 }
 
+/// Of two questions a second, a run that wants many takes those that it asks, and no others.
+#[test]
+#[ignore = "needs root"]
+fn a_run_that_was_cut_off_leaves_the_rate_to_the_next() {
+    let pair = Pair::new();
+    let exporter = pair.asker.exporter(
+        &[],
+        "{targets: [10.9.0.2], modules: {slow: {ports: [1001-1400], rate: 2}}}",
+    );
+    for seconds in ["0.2", "3"] {
+        let (_, answer) = exporter.probe(V4, "slow", seconds);
+        assert_eq!(answer.value("probe_success"), Some(0.0));
+        let first = "darkport_probe_open{port=\"1001\",protocol=\"tcp\"}";
+        assert_eq!(answer.value(first), Some(0.0), "in {seconds} s");
+    }
+}
+
 /// A name server on the loopback address of a namespace.
 struct NameServer {
     asked: Arc<Mutex<HashMap<String, usize>>>,

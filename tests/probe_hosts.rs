@@ -126,6 +126,15 @@ fn echo(service: UdpSocket) {
     });
 }
 
+/// Has a host not limit its ICMP messages, which another test is about.
+fn answer_freely(host: &Space) {
+    host.within(|| {
+        for limit in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+            std::fs::write(format!("/proc/sys/net/{limit}"), "0").unwrap();
+        }
+    });
+}
+
 #[test]
 #[ignore = "needs root, nmap and nftables"]
 fn every_state_of_tcp_is_what_nmap_says() {
@@ -162,6 +171,7 @@ fn every_state_of_tcp_is_what_nmap_says() {
           }
         }",
     );
+    answer_freely(&pair.host);
     let _open = [
         pair.host.listen("10.9.0.2:1001"),
         pair.host.listen("[fd09::2]:1001"),
@@ -207,30 +217,55 @@ fn every_state_of_udp_is_what_nmap_says() {
         "table inet test { chain input { type filter hook input priority 0;
             udp dport 41003 drop
             udp dport 41004 reject
-            meta nfproto ipv4 udp dport 41006 reject with icmp type admin-prohibited
-            meta nfproto ipv6 udp dport 41006 reject with icmpv6 type admin-prohibited
-        }
+            meta nfproto ipv4 udp dport vmap { 41006 : jump p13, 41007 : jump p1, 41008 : jump p0, 41009 : jump p2,
+                41010 : jump p9, 41011 : jump p10 }
+            meta nfproto ipv6 udp dport vmap { 41006 : jump s1, 41007 : jump s3, 41008 : jump s0 }
+          }
+          chain p0 { reject with icmp type net-unreachable
+          }
+          chain p1 { reject with icmp type host-unreachable
+          }
+          chain p2 { reject with icmp type prot-unreachable
+          }
+          chain p9 { reject with icmp type net-prohibited
+          }
+          chain p10 { reject with icmp type host-prohibited
+          }
+          chain p13 { reject with icmp type admin-prohibited
+          }
+          chain s0 { reject with icmpv6 type no-route
+          }
+          chain s1 { reject with icmpv6 type admin-prohibited
+          }
+          chain s3 { reject with icmpv6 type addr-unreachable
+          }
         }",
     );
+    answer_freely(&pair.host);
     let mut silent = Vec::new();
     for address in ["10.9.0.2", "[fd09::2]"] {
         silent.push(pair.host.bind(&format!("{address}:41005")));
         echo(pair.host.bind(&format!("{address}:41001")));
     }
-    for target in [V4, V6] {
-        let states = pair.compare(target, "41001-41006", true);
-        expect(
-            &states,
-            &[
-                (41001, "open", "udp_response"),
-                (41002, "closed", "port_unreachable"),
-                (41003, "open_or_filtered", "no_response"),
-                (41004, "closed", "port_unreachable"),
-                (41005, "open_or_filtered", "no_response"),
-                (41006, "filtered", "admin_prohibited"),
-            ],
-        );
-    }
+    let common = [
+        (41001, "open", "udp_response"),
+        (41002, "closed", "port_unreachable"),
+        (41003, "open_or_filtered", "no_response"),
+        (41004, "closed", "port_unreachable"),
+        (41005, "open_or_filtered", "no_response"),
+        (41006, "filtered", "admin_prohibited"),
+        (41007, "filtered", "host_unreachable"),
+        (41008, "filtered", "net_unreachable"),
+    ];
+    let of_ipv4 = [
+        (41009, "filtered", "protocol_unreachable"),
+        (41010, "filtered", "net_prohibited"),
+        (41011, "filtered", "host_prohibited"),
+    ];
+    let states = pair.compare(V4, "41001-41011", true);
+    expect(&states, &[&common[..], &of_ipv4].concat());
+    let states = pair.compare(V6, "41001-41008", true);
+    expect(&states, &common);
 }
 
 /// Linux answers a peer six times and then once a second.
