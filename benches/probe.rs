@@ -5,8 +5,12 @@
 //! ```
 //!
 //! as root, with nmap, iproute2 and prometheus-blackbox-exporter. It asks from one network namespace to another; nothing
-//! leaves them. nmap has the same bound of connections at a time, and is measured as it comes and as fast as it can be
-//! told to be. blackbox_exporter is asked for a sample of the ports, by as many clients as serve it best.
+//! leaves them. It ends with status 1 where one of its [bounds](Bounds) does not hold.
+//!
+//! - nmap has the same bound of connections at a time, and is measured as it comes and as fast as it can be told to be.
+//! - `blackbox_exporter` is asked for a sample of the ports as Prometheus asks, compressed and on connections that are kept:
+//!   all targets of a job share them. By as many clients as serve it best; on a connection of its own for each probe as well.
+//! - Besides the command, `/probe` is measured: one request, the ports' series as its compressed answer.
 #![allow(
     clippy::unwrap_used,
     reason = "a benchmark that cannot be set up has nothing to say"
@@ -16,7 +20,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,10 +32,19 @@ const HOST: &str = "dp-bench-host";
 const TARGET: &str = "10.9.0.2";
 const AT_A_TIME: &str = "256";
 const ROUNDS: usize = 5;
+/// Where our exporter listens, and theirs.
+const OURS: u16 = 10561;
+const THEIRS: u16 = 9115;
 /// Ports that blackbox_exporter is asked for.
-const SAMPLE: usize = 8_000;
+const SAMPLE: usize = 6_000;
 
-fn main() {
+/// The most by which a scrape may take longer during a probe at a rate that suits a network, and during one without any
+/// bound, which leaves no processor idle.
+const MOST_BESIDE: [(&str, f64); 2] = [("polite", 1.25), ("all", 2.0)];
+/// Descriptors beside those of the ports under way: of the web front, the readers and the threads.
+const OTHER_DESCRIPTORS: usize = 60;
+
+fn main() -> ExitCode {
     let spaces = Spaces::make();
     let open: Vec<TcpListener> = within(HOST, || {
         let port = |number| TcpListener::bind((Ipv4Addr::UNSPECIFIED, number)).unwrap();
@@ -41,25 +54,69 @@ fn main() {
         "all 65,535 TCP ports of a host with {} open ones, {AT_A_TIME} at a time, {ROUNDS} rounds, medians",
         open.len()
     );
-    let mut times = [const { Vec::new() }; 3];
+    let exporter = exporter();
+    let mut bounds = Bounds::default();
+    let mut times = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
-        for (times, command) in times.iter_mut().zip([ours(), nmap(&[]), nmap(&FASTEST)]) {
-            times.push(timed(&command));
+        let [by_hand, by_http, plain, fastest] = &mut times;
+        by_hand.push(timed(&ours()));
+        by_http.push(timed_over_http());
+        plain.push(timed(&nmap(&[])));
+        fastest.push(timed(&nmap(&FASTEST)));
+    }
+    let [ours, over_http, plain, fastest] = times.map(median);
+    let line = |name: &str, time| {
+        println!(
+            "  {name:<36} {time:>10.3?} {:>7.1} times as long",
+            ratio(time, ours)
+        );
+    };
+    line("darkport_exporter probe", ours);
+    line("/probe, with all series", over_http);
+    line("nmap -sT", plain);
+    line("nmap -sT, hurried", fastest);
+    bounds.hold("no slower than nmap -sT", ours <= plain);
+    bounds.hold("no slower than nmap -sT, hurried", ours <= fastest);
+    let blackbox = blackbox(line);
+    for (what, time) in [("by hand", ours), ("over HTTP", over_http)] {
+        println!(
+            "  blackbox_exporter at its best takes {:.0} times as long as ours {what}",
+            ratio(blackbox, time)
+        );
+    }
+    bounds.hold(
+        "fifty times faster than as many probes by blackbox_exporter",
+        ratio(blackbox, ours) >= 50.0,
+    );
+    scrapes(&exporter, &mut bounds);
+    drop(spaces);
+    bounds.end()
+}
+
+/// What has to hold.
+#[derive(Default)]
+struct Bounds {
+    broken: Vec<String>,
+}
+
+impl Bounds {
+    fn hold(&mut self, what: &str, holds: bool) {
+        if !holds {
+            self.broken.push(what.to_owned());
         }
     }
-    let [ours, plain, fastest] = times.map(median);
-    println!("  darkport_exporter probe    {ours:>10.3?}");
-    println!(
-        "  nmap -sT                   {plain:>10.3?}  {:.1} times as long",
-        ratio(plain, ours)
-    );
-    println!(
-        "  nmap -sT, hurried          {fastest:>10.3?}  {:.1} times as long",
-        ratio(fastest, ours)
-    );
-    blackbox(ours);
-    scrapes();
-    drop(spaces);
+
+    fn end(self) -> ExitCode {
+        for what in &self.broken {
+            println!("does not hold: {what}");
+        }
+        if self.broken.is_empty() {
+            println!("every bound holds");
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
 }
 
 const FASTEST: [&str; 5] = ["-T5", "--min-parallelism", AT_A_TIME, "--max-retries", "0"];
@@ -111,7 +168,19 @@ fn timed(command: &[&str]) -> Duration {
     took
 }
 
-fn blackbox(ours: Duration) {
+fn timed_over_http() -> Duration {
+    within(ASKER, || {
+        let mut client = Client::connect(OURS);
+        let start = Instant::now();
+        let answer = client.scrape(&format!("/probe?target={TARGET}&module=all"));
+        let took = start.elapsed();
+        assert!(answer.len() > 65_535, "{} bytes", answer.len());
+        took
+    })
+}
+
+/// As many probes by blackbox_exporter, at its best on connections that are kept.
+fn blackbox(line: impl Fn(&str, Duration)) -> Duration {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("blackbox.yml");
     fs::write(
@@ -123,46 +192,54 @@ fn blackbox(ours: Duration) {
         "prometheus-blackbox-exporter",
         &[
             &format!("--config.file={}", file.display()),
-            "--web.listen-address=127.0.0.1:9115",
+            &format!("--web.listen-address=127.0.0.1:{THEIRS}"),
             "--log.level=error",
         ],
-        9115,
+        THEIRS,
     );
-    let mut best = Duration::MAX;
-    for clients in [1, 4, 16, 64] {
-        let start = Instant::now();
-        let next = AtomicUsize::new(1);
-        std::thread::scope(|scope| {
-            for _ in 0..clients {
-                scope.spawn(|| {
-                    join(ASKER);
-                    let mut client = Client::connect(9115);
-                    loop {
-                        let port = next.fetch_add(1, Ordering::Relaxed);
-                        if port > SAMPLE {
-                            return;
-                        }
-                        let text = client.get(&format!("/probe?module=tcp&target={TARGET}:{port}"));
-                        assert!(text.contains("probe_success"));
-                    }
-                });
-            }
-        });
-        let all = start.elapsed() * 65_535 / u32::try_from(SAMPLE).unwrap();
-        println!(
-            "  blackbox_exporter          {all:>10.3?}  {:.0} times as long ({clients} clients, from {SAMPLE} ports)",
-            ratio(all, ours)
-        );
-        best = best.min(all);
-    }
-    println!(
-        "  blackbox_exporter at its best takes {:.0} times as long",
-        ratio(best, ours)
-    );
+    let seen = within(ASKER, || Client::connect(THEIRS).get(&theirs(600)));
+    assert!(seen.contains("\nprobe_success 1\n"), "{seen}");
+    let kept = [1, 4, 16, 64].map(|clients| {
+        let all = sample(clients, true);
+        line(&format!("blackbox_exporter, {clients} clients"), all);
+        all
+    });
+    line("blackbox_exporter, new connections", sample(16, false));
+    kept.into_iter().min().unwrap_or_default()
 }
 
-/// Scrapes before a probe of all ports and during it, and what the process holds meanwhile.
-fn scrapes() {
+fn theirs(port: usize) -> String {
+    format!("/probe?module=tcp&target={TARGET}:{port}")
+}
+
+/// The time for all ports, from some of them, spread over all.
+fn sample(clients: usize, is_kept: bool) -> Duration {
+    let next = AtomicUsize::new(0);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                join(ASKER);
+                let mut client = Client::connect(THEIRS);
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= SAMPLE {
+                        return;
+                    }
+                    if !is_kept {
+                        client = Client::connect(THEIRS);
+                    }
+                    let port = 1 + number * 65_534 / (SAMPLE - 1);
+                    assert!(!client.scrape(&theirs(port)).is_empty());
+                }
+            });
+        }
+    });
+    start.elapsed() * 65_535 / u32::try_from(SAMPLE).unwrap()
+}
+
+/// Our exporter, which may probe the host.
+fn exporter() -> Server {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("probe.yml");
     fs::write(
@@ -174,62 +251,84 @@ fn scrapes() {
         ),
     )
     .unwrap();
-    let server = Server::start(
+    Server::start(
         PROGRAM,
         &[
             &format!("--config.file={}", file.display()),
-            "--web.listen-address=127.0.0.1:10561",
+            &format!("--web.listen-address=127.0.0.1:{OURS}"),
             "--log.level=error",
         ],
-        10561,
-    );
+        OURS,
+    )
+}
+
+/// Scrapes before a probe of all ports and during it, and what the process holds meanwhile.
+fn scrapes(server: &Server, bounds: &mut Bounds) {
     join(ASKER);
     let descriptors = || {
         fs::read_dir(format!("/proc/{}/fd", server.0.id()))
             .unwrap()
             .count()
     };
-    let mut client = Client::connect(10561);
+    let mut client = Client::connect(OURS);
     let mut scrape = || {
         let start = Instant::now();
         assert!(client.get("/metrics").contains("darkport_listening"));
         start.elapsed()
     };
-    let idle = median((0..200).map(|_| scrape()).collect());
+    let idle = median((0..500).map(|_| scrape()).collect());
     println!("a scrape of /metrics, median: {idle:.3?} with nothing else to do");
-    for module in ["polite", "all"] {
+    for (module, most_beside) in MOST_BESIDE {
         let is_done = AtomicBool::new(false);
         let mut during = Vec::new();
         let mut most = 0;
+        let mut waiting = 0;
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 join(ASKER);
                 let text =
-                    Client::connect(10561).get(&format!("/probe?target={TARGET}&module={module}"));
+                    Client::connect(OURS).get(&format!("/probe?target={TARGET}&module={module}"));
+                is_done.store(true, Ordering::Release);
                 assert!(
                     text.contains("probe_success 1"),
                     "{}",
                     &text[..200.min(text.len())]
                 );
-                is_done.store(true, Ordering::Release);
             });
             while !is_done.load(Ordering::Acquire) {
                 during.push(scrape());
                 most = most.max(descriptors());
+                waiting = waiting.max(in_time_wait());
             }
         });
-        let waiting = fs::read_to_string("/proc/thread-self/net/sockstat").unwrap();
-        let waiting = waiting
-            .split_whitespace()
-            .skip_while(|word| *word != "tw")
-            .nth(1)
-            .unwrap_or("?");
         let count = during.len();
+        let during = median(during);
         println!(
-            "  during module {module:<7} {:.3?}, {count} scrapes; {most} descriptors at the most; {waiting} sockets in TIME-WAIT",
-            median(during)
+            "  during module {module:<7} {during:.3?}, {:.2} times as long, {count} scrapes; {most} descriptors and {waiting} \
+             sockets in TIME-WAIT at the most",
+            ratio(during, idle)
         );
+        bounds.hold(
+            &format!(
+                "a scrape during module {module} takes {most_beside} times as long at the most"
+            ),
+            ratio(during, idle) <= most_beside,
+        );
+        let at_a_time: usize = AT_A_TIME.parse().unwrap();
+        bounds.hold(
+            "descriptors are bounded",
+            most <= at_a_time + OTHER_DESCRIPTORS,
+        );
+        // The clients of this benchmark itself leave a few.
+        bounds.hold("no probe is left in TIME-WAIT", waiting <= 2 * ROUNDS + 10);
     }
+}
+
+/// Sockets of the calling thread's network namespace that are in TIME-WAIT.
+fn in_time_wait() -> usize {
+    let text = fs::read_to_string("/proc/thread-self/net/sockstat").unwrap();
+    let mut words = text.split_whitespace().skip_while(|word| *word != "tw");
+    words.nth(1).unwrap().parse().unwrap()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -329,9 +428,25 @@ impl Client {
     }
 
     fn get(&mut self, path: &str) -> String {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+        String::from_utf8(self.ask(path, "")).unwrap()
+    }
+
+    /// As Prometheus asks; the answer is compressed.
+    fn scrape(&mut self, path: &str) -> Vec<u8> {
+        self.ask(
+            path,
+            "Accept: text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\nAccept-Encoding: gzip\r\n\
+             X-Prometheus-Scrape-Timeout-Seconds: 60\r\n",
+        )
+    }
+
+    fn ask(&mut self, path: &str, headers: &str) -> Vec<u8> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n{headers}\r\n");
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
         let mut length = None;
+        let mut status = String::new();
+        self.0.read_line(&mut status).unwrap();
+        assert!(status.contains(" 200 "), "{path}: {status}");
         loop {
             let mut line = String::new();
             self.0.read_line(&mut line).unwrap();
@@ -345,6 +460,6 @@ impl Client {
         let mut body =
             vec![0; length.unwrap_or_else(|| panic!("{path}: an answer of unknown length"))];
         self.0.read_exact(&mut body).unwrap();
-        String::from_utf8(body).unwrap()
+        body
     }
 }

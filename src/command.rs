@@ -183,8 +183,14 @@ fn probe(args: &Args, wanted: &args::Probe) -> Result<ExitCode, Error> {
     let mut progress = outside::Progress::begin();
     let report = Prober::default().probe_freely(&wanted.target, &module, |findings| {
         progress.show(findings.finished(), findings.asked());
-    })?;
+    });
+    // Before anything else is said, for it shares the terminal.
     drop(progress);
+    let report = match report {
+        // What a shell gives for a program that SIGINT has ended: 128 and the signal's number.
+        Err(probe::Error::Interrupted) => return Ok(ExitCode::from(128 + 2)),
+        report => report?,
+    };
     if let Some(reason) = &report.hindrance {
         eprintln!("darkport_exporter: {reason}");
     }

@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use terminal_size::{Width, terminal_size_of};
 
 use crate::port::Port;
 use crate::probe::{Finding, Report, State, Target};
@@ -121,51 +122,63 @@ pub fn json(target: &Target, report: &Report) -> String {
 /// A line on a terminal that says how far the asking is; elsewhere nothing.
 #[derive(Debug)]
 pub struct Progress {
+    is_terminal: bool,
+    /// Whether the terminal has a line to erase.
     is_shown: bool,
     start: Instant,
 }
 
 impl Progress {
-    /// Cells of the bar.
+    /// Cells of the bar, where there is room for them.
     const WIDTH: usize = 30;
     /// What is over sooner needs no bar.
     const DELAY: Duration = Duration::from_millis(300);
+    /// Columns of a terminal that does not say how many it has.
+    const COLUMNS: usize = 80;
 
     /// Begins, with nothing on the terminal yet.
     #[must_use]
     pub fn begin() -> Self {
         Self {
-            is_shown: std::io::stderr().is_terminal(),
+            is_terminal: std::io::stderr().is_terminal(),
+            is_shown: false,
             start: Instant::now(),
         }
     }
 
     /// Shows how much of it is done.
     pub fn show(&mut self, done: usize, all: usize) {
-        if self.is_shown && self.start.elapsed() > Self::DELAY {
-            // A terminal that is gone costs the line, not the answer.
-            let _ = write!(
-                std::io::stderr(),
-                "\r{}",
-                Self::line(done, all, self.start.elapsed())
-            );
+        let elapsed = self.start.elapsed();
+        if self.is_terminal && elapsed > Self::DELAY {
+            // Asked each time: a person may have made the window another size.
+            let columns = terminal_size_of(std::io::stderr())
+                .map_or(Self::COLUMNS, |(Width(columns), _)| columns.into());
+            let line = Self::line(done, all, elapsed, columns);
+            // A terminal that is gone costs the line, not the answer. What the line before it had is overwritten (ECMA-48:
+            // erase to the end of the line).
+            let _ = write!(std::io::stderr(), "\r{line}\u{1b}[K");
+            self.is_shown = true;
         }
     }
 
-    fn line(done: usize, all: usize, elapsed: Duration) -> String {
-        let full = (done * Self::WIDTH)
-            .checked_div(all)
-            .unwrap_or(Self::WIDTH)
-            .min(Self::WIDTH);
-        let bar = "#".repeat(full) + &"-".repeat(Self::WIDTH - full);
+    /// The line, shorter than the terminal is wide: one that were wrapped could not be overwritten.
+    fn line(done: usize, all: usize, elapsed: Duration, columns: usize) -> String {
         let left = if done == 0 || done >= all {
             String::new()
         } else {
             let left = elapsed.as_secs_f64() * (all - done) as f64 / done as f64;
             format!(", {left:.0} s left")
         };
-        // What the line before it had is overwritten (ECMA-48: erase to the end of the line).
-        format!("[{bar}] {done}/{all} ports{left}\u{1b}[K")
+        let words = format!("{done}/{all} ports{left}");
+        let room = columns.saturating_sub(1);
+        // The bar with its brackets and a blank behind it.
+        let width = room.saturating_sub(words.len() + 3).min(Self::WIDTH);
+        if width == 0 {
+            return words.chars().take(room).collect();
+        }
+        let full = (done * width).checked_div(all).unwrap_or(width).min(width);
+        let bar = "#".repeat(full) + &"-".repeat(width - full);
+        format!("[{bar}] {words}")
     }
 }
 
@@ -181,14 +194,34 @@ impl Drop for Progress {
 mod tests {
     use super::*;
 
+    fn line(done: usize, all: usize, columns: usize) -> String {
+        Progress::line(done, all, Duration::from_secs(10), columns)
+    }
+
     #[test]
     fn the_bar_grows() {
-        let line = |done, all| Progress::line(done, all, Duration::from_secs(10));
-        assert!(line(0, 100).starts_with("[------------------------------] 0/100 ports\u{1b}"));
-        assert!(
-            line(50, 100).starts_with("[###############---------------] 50/100 ports, 10 s left")
+        assert_eq!(
+            line(0, 100, 80),
+            "[------------------------------] 0/100 ports"
         );
-        assert!(line(100, 100).starts_with("[##############################] 100/100 ports\u{1b}"));
-        assert!(line(0, 0).contains("0/0"));
+        assert_eq!(
+            line(50, 100, 80),
+            "[###############---------------] 50/100 ports, 10 s left"
+        );
+        assert_eq!(
+            line(100, 100, 80),
+            "[##############################] 100/100 ports"
+        );
+        assert!(line(0, 0, 80).contains("0/0"));
+    }
+
+    #[test]
+    fn a_narrow_terminal_is_never_wrapped() {
+        assert_eq!(line(50, 100, 40), "[######------] 50/100 ports, 10 s left");
+        assert_eq!(line(50, 100, 26), "50/100 ports, 10 s left");
+        assert_eq!(line(50, 100, 10), "50/100 po");
+        for columns in 0..120 {
+            assert!(line(12_345, 65_535, columns).len() <= columns.saturating_sub(1));
+        }
     }
 }

@@ -8,8 +8,8 @@
 //!   keeps a socket in TIME-WAIT, and no run can use up the ephemeral ports.
 //! - Whoever asks over HTTP may ask only what the configuration [allows](Allowed). A name is resolved once, its addresses
 //!   are checked, and the checked addresses are connected to: a name that points elsewhere a moment later changes nothing.
-//! - All runs of a process together stay below the rates of their modules and below a number of descriptors, and have a
-//!   thread of their own: scrapes do not wait for them.
+//! - All runs of a process together stay below the rates of their modules and below a number of descriptors, and have
+//!   threads of their own, behind which no scrape waits.
 
 mod allowed;
 mod bucket;

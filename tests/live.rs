@@ -192,18 +192,39 @@ fn leave(directory: &std::path::Path, dashboard: &Dashboard, answers: &[Answer],
     .expect("written");
 }
 
-/// A running Prometheus with both exporters, rules and alerts; the alerts wait for nothing, because the test does not.
-fn watching(exporters: &[&Exporter]) -> Prometheus {
-    let targets: Vec<_> = exporters
+/// A running Prometheus with both exporters, rules and alerts; the alerts wait for nothing, because the test does not. It
+/// probes, by the second of them and with the configuration that docs/probing.md has, whatever the file of targets names.
+fn watching(exporters: [&Exporter; 2]) -> Prometheus {
+    let targets = exporters.map(|exporter| exporter.address.to_string());
+    let documented = text("docs/probing.md");
+    let (_, scrapes) = documented
+        .split_once("```yaml\nscrape_configs:\n")
+        .expect("docs/probing.md has a configuration of Prometheus");
+    let scrapes = scrapes.split("```").next().unwrap_or_default();
+    let adapted = [
+        (
+            "web1.example.net:10561, db1.example.net:10561",
+            targets.join(", "),
+        ),
+        ("prober.example.net:10561", targets[1].clone()),
+        ("/etc/prometheus/darkport/*.yml", format!("{HOSTS}*.yml")),
+        ("scrape_interval: 1m", "scrape_interval: 1s".to_owned()),
+        ("scrape_timeout: 30s", "scrape_timeout: 1s".to_owned()),
+    ];
+    let scrapes = adapted
         .iter()
-        .map(|exporter| format!("'{}'", exporter.address))
-        .collect();
+        .fold(scrapes.to_owned(), |scrapes, (documented, here)| {
+            assert!(
+                scrapes.contains(documented),
+                "docs/probing.md: {documented}"
+            );
+            scrapes.replace(documented, here)
+        });
     let configuration = format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
          storage: {{tsdb: {{out_of_order_time_window: 1d}}}}\n\
          rule_files: [rules.yml, alerts.yml]\n\
-         scrape_configs: [{{job_name: darkport, static_configs: [{{targets: [{}]}}]}}]\n",
-        targets.join(", ")
+         scrape_configs:\n{scrapes}"
     );
     let alerts: Vec<String> = text("dashboards/prometheus/darkport.alerts.yml")
         .lines()
@@ -218,6 +239,60 @@ fn watching(exporters: &[&Exporter]) -> Prometheus {
             ("rules.yml", &recording),
         ],
     )
+}
+
+/// How the names of the files of targets begin.
+const HOSTS: &str = "hosts-";
+
+/// Has Prometheus probe these hosts from now on.
+fn probe(prometheus: &Prometheus, hosts: &[String]) {
+    let list = format!("- targets: [{}]\n", hosts.join(", "));
+    let directory = prometheus.directory();
+    // Whole at once: Prometheus reads it as soon as it is there.
+    let written = directory.join("hosts");
+    std::fs::write(&written, list).expect("a file");
+    std::fs::rename(written, directory.join(format!("{HOSTS}all.yml"))).expect("a file");
+}
+
+/// On loopback alone: what comes to one port is dropped, what comes to another is led elsewhere.
+struct Firewall;
+
+impl Firewall {
+    fn raise(dropped: u16, forwarded: u16, to: u16) -> Self {
+        let rules = format!(
+            "table ip darkport_live {{\n\
+             chain input {{ type filter hook input priority 0; iif lo tcp dport {dropped} drop; }}\n\
+             chain output {{ type nat hook output priority -100; ip daddr 127.0.0.1 tcp dport {forwarded} redirect to :{to}; }}\n\
+             }}\n"
+        );
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), rules).expect("written");
+        run("nft", &["-f", &file.path().display().to_string()]);
+        Self
+    }
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        let _ = Command::new("nft")
+            .args(["delete", "table", "ip", "darkport_live"])
+            .status();
+    }
+}
+
+/// What the panel that holds inside against outside shows of a port at the end, by host.
+fn inside_against_outside(prometheus: &Prometheus, start: f64, port: u16) -> Vec<f64> {
+    let panel = dashboards()
+        .iter()
+        .flat_map(Dashboard::panel_queries)
+        .find(|query| query.place == "port / Inside against outside / A")
+        .expect("the panel");
+    let view = View::of_all(start, now(), 1.0, &port.to_string());
+    let series = view.ask(prometheus, &panel).series;
+    series
+        .iter()
+        .filter_map(|series| Some(series.points.last()?.1))
+        .collect()
 }
 
 /// Says of the past hour that the port was dark, which this test cannot wait for.
@@ -349,7 +424,7 @@ fn await_alerts(prometheus: &Prometheus, wanted: &[(&str, &str, &str)]) {
 }
 
 /// Queries without an answer in a minute in which this did not happen.
-const DID_NOT_HAPPEN: [&str; 8] = [
+const DID_NOT_HAPPEN: [&str; 7] = [
     "exporter / Configuration and version / D", // none has a web configuration
     "exporter / Hosts that changed their tier / A",
     "exporter / Events lost by host / A",  // nothing was lost
@@ -357,7 +432,6 @@ const DID_NOT_HAPPEN: [&str; 8] = [
     "exporter / Network namespaces not read / A", // there are no others
     "exporter / Suppressed series / A",    // far below the limits
     "fleet / Hosts that lose events / A",  // nothing was lost
-    "port / Inside against outside / A",   // nobody probes
 ];
 
 /// Whether an answer may be empty: nothing of the kind happened, or these tiers do not know of it.
@@ -385,7 +459,9 @@ fn explained(answer: &Answer, tiers: &[String; 2]) -> bool {
 fn dashboards_and_alerts_follow_what_happens_on_real_ports() {
     let scratch = tempfile::tempdir().expect("a directory");
     let file = scratch.path().join("darkport.yml");
-    std::fs::write(&file, text("src/default.yml")).expect("a configuration");
+    let probing = "probe:\n  targets: [127.0.0.1]\n  modules: {dark: {ports: [79, 512, 609], timeout: 200ms}}\n";
+    std::fs::write(&file, format!("{}\n{probing}", text("src/default.yml")))
+        .expect("a configuration");
     let best = Exporter::start("best", &[], scratch.path());
     let polled = Exporter::start(
         "polled",
@@ -399,7 +475,7 @@ fn dashboards_and_alerts_follow_what_happens_on_real_ports() {
     // Root may load the kernel's programs: a host on which they do not load would leave half of this untested.
     assert_eq!(best.tier(), "kernel", "{}", best.log());
     let instances = [best.address.to_string(), polled.address.to_string()];
-    let prometheus = watching(&[&best, &polled]);
+    let prometheus = watching([&best, &polled]);
     let start = now();
     eventually("both are scraped", || {
         let up = prometheus.instant("sum(darkport_listening == 0) by (instance)", now())?;
@@ -419,6 +495,10 @@ fn dashboards_and_alerts_follow_what_happens_on_real_ports() {
 
     come_and_go(70, &[&best, &polled]);
     let _nppmp = listen(3476);
+    // One that listens and does not answer, and one that answers and does not listen.
+    let _execd = listen(512);
+    let _firewall = Firewall::raise(512, 609, polled.address.port());
+    probe(&prometheus, &instances);
     let _traffic = Traffic::begin(listen(79));
     run(
         "nmap",
@@ -442,6 +522,7 @@ fn dashboards_and_alerts_follow_what_happens_on_real_ports() {
         ("DarkportListenerCameAndWent", "warning", "70"),
         ("DarkportOutboundConnection", "warning", "79"),
         ("DarkportConversationOnDarkPort", "critical", "79"),
+        ("DarkportAnswersUnseen", "warning", "609"),
         ("DarkportConfigReloadFailed", "warning", ""),
         ("DarkportSweep", "warning", ""),
     ];
@@ -457,6 +538,16 @@ fn dashboards_and_alerts_follow_what_happens_on_real_ports() {
         .map(|(name, _, _)| (*name).to_owned())
         .collect();
     assert_eq!(names, named, "and no other alert fires");
+
+    // Both hosts agree on the first, are firewalled on the second, and answer unseen on the third.
+    for (port, shown) in [(79, 0.0), (512, 1.0), (609, 2.0)] {
+        eventually("the panel shows what a probe finds", || {
+            let found = inside_against_outside(&prometheus, start, port);
+            (found == [shown; 2])
+                .then_some(())
+                .ok_or_else(|| format!("port {port}: {found:?}\n{}", prometheus.log()))
+        });
+    }
 
     let tiers = [best.tier(), polled.tier()];
     let view = || View::of_all(start - 5.0, now(), 1.0, "79");

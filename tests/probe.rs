@@ -196,6 +196,37 @@ fn success_is_what_the_module_expects() {
     }
 }
 
+/// The host that is asked decides what is in the series, never how many there are.
+#[test]
+fn an_answer_has_as_many_series_whatever_the_ports_are() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap().port();
+    let (_held, closed) = closed_tcp();
+    let (_deaf, refusing) = closed_udp();
+    let (_service, quiet, _) = silent();
+    let answering = echo();
+    let mut modules = String::new();
+    for port in [open, closed] {
+        modules += &format!("    tcp-{port}: {{ports: [{port}]}}\n");
+    }
+    for port in [refusing, quiet, answering] {
+        modules +=
+            &format!("    udp-{port}: {{ports: [{port}], protocols: [udp], timeout: 100ms}}\n");
+    }
+    let (exporter, _folder) = exporter(&format!("{TARGETS}{modules}"));
+    let series = |module: String| {
+        let (_, scrape) = probe(&exporter, &format!("target=127.0.0.1&module={module}"));
+        assert_eq!(scrape.value("probe_success"), Some(1.0), "{scrape:?}");
+        scrape.count()
+    };
+    assert_eq!(
+        [open, closed].map(|port| series(format!("tcp-{port}"))),
+        [5; 2]
+    );
+    let udp = [refusing, quiet, answering].map(|port| series(format!("udp-{port}")));
+    assert_eq!(udp, [6; 3]);
+}
+
 #[test]
 fn an_open_port_hears_nothing_but_the_handshake() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -492,16 +523,19 @@ fn a_person_gets_a_table_and_a_program_json() {
     }
 
     let (_service, quiet, _) = silent();
-    let (_, table, _) = run(&[
+    // Long enough for a bar, if this were a terminal.
+    let (_, table, errors) = run(&[
         "127.0.0.1",
         "--ports",
         &quiet.to_string(),
         "--udp",
         "--timeout",
-        "50ms",
+        "500ms",
         "--retries",
         "0",
     ]);
+    assert_eq!(errors, "");
+    assert!(!table.contains('\u{1b}'), "{table:?}");
     assert!(table.contains("open_or_filtered  no_response"), "{table}");
 
     for (arguments, status, told) in [

@@ -12,145 +12,15 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsFd;
-use std::path::Path;
-use std::process::{self, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::net::{IpAddr, UdpSocket};
+use std::process::{Output, Stdio};
 use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
-use support::{Running, program, run, wait_for};
-
-/// A network namespace with a name, gone at the end.
-struct Space(String);
-
-impl Space {
-    fn add(role: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let space = Self(format!("dp-{}-{count}-{role}", process::id()));
-        run("ip", &["netns", "add", &space.0]);
-        space.ip("link set lo up");
-        space
-    }
-
-    fn ip(&self, arguments: &str) {
-        let mut all = vec!["-n", &self.0];
-        all.extend(arguments.split(' '));
-        run("ip", &all);
-    }
-
-    /// Joins two of them by a cable, `v0` at either end.
-    fn connect(&self, ours: &str, other: &Self, theirs: &str) {
-        let name = format!("v{}", ours.trim_start_matches('v'));
-        run(
-            "ip",
-            &[
-                "-n", &self.0, "link", "add", &name, "type", "veth", "peer", "name", theirs,
-                "netns", &other.0,
-            ],
-        );
-        self.ip(&format!("link set {name} up"));
-        other.ip(&format!("link set {theirs} up"));
-    }
-
-    fn address(&self, link: &str, address: &str) {
-        let nodad = if address.contains(':') { " nodad" } else { "" };
-        self.ip(&format!("address add {address} dev {link}{nodad}"));
-    }
-
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0]).arg(program);
-        command
-    }
-
-    fn firewall(&self, rules: &str) {
-        let mut nft = self
-            .command("nft")
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        nft.stdin
-            .take()
-            .unwrap()
-            .write_all(rules.as_bytes())
-            .unwrap();
-        assert!(nft.wait().unwrap().success(), "{rules}");
-    }
-
-    /// Does something in there, from a thread of its own.
-    fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = File::open(Path::new("/run/netns").join(&self.0)).unwrap();
-        let there = move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            work()
-        };
-        thread::spawn(there).join().unwrap()
-    }
-
-    fn listen(&self, address: &str) -> TcpListener {
-        let address: SocketAddr = address.parse().unwrap();
-        self.within(move || TcpListener::bind(address).unwrap())
-    }
-
-    fn bind(&self, address: &str) -> UdpSocket {
-        let address: SocketAddr = address.parse().unwrap();
-        self.within(move || UdpSocket::bind(address).unwrap())
-    }
-
-    /// What `probe` says, in JSON.
-    fn probe(&self, arguments: &[&str]) -> (Value, Output) {
-        let output = self
-            .command(program())
-            .arg("probe")
-            .args(["--output", "json", "--rate", "1000000"])
-            .args(arguments)
-            .output()
-            .unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        let json = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {errors}"));
-        (json, output)
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "delete", &self.0])
-            .status();
-    }
-}
-
-/// One that asks, and one that is asked.
-struct Pair {
-    asker: Space,
-    host: Space,
-}
-
-const V4: &str = "10.9.0.2";
-const V6: &str = "fd09::2";
+use support::program;
+use support::spaces::{Pair, Space, V4, V6};
 
 impl Pair {
-    fn new() -> Self {
-        let pair = Self {
-            asker: Space::add("asker"),
-            host: Space::add("host"),
-        };
-        pair.asker.connect("v0", &pair.host, "v0");
-        for (space, last) in [(&pair.asker, 1), (&pair.host, 2)] {
-            space.address("v0", &format!("10.9.0.{last}/24"));
-            space.address("v0", &format!("fd09::{last}/64"));
-        }
-        pair
-    }
-
     /// States by port, ours and nmap's, which must be the same.
     fn compare(&self, target: &str, ports: &str, is_udp: bool) -> BTreeMap<u16, (String, String)> {
         self.compare_with(target, ports, is_udp, &[])
@@ -247,6 +117,24 @@ fn expect(found: &BTreeMap<u16, (String, String)>, expected: &[(u16, &str, &str)
     assert_eq!(found.len(), expected.len());
 }
 
+/// Has a service answer every datagram.
+fn echo(service: UdpSocket) {
+    thread::spawn(move || {
+        while let Ok((_, from)) = service.recv_from(&mut [0; 64]) {
+            let _ = service.send_to(b"here", from);
+        }
+    });
+}
+
+/// Has a host not limit its ICMP messages, which another test is about.
+fn answer_freely(host: &Space) {
+    host.within(|| {
+        for limit in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+            std::fs::write(format!("/proc/sys/net/{limit}"), "0").unwrap();
+        }
+    });
+}
+
 #[test]
 #[ignore = "needs root, nmap and nftables"]
 fn every_state_of_tcp_is_what_nmap_says() {
@@ -283,6 +171,7 @@ fn every_state_of_tcp_is_what_nmap_says() {
           }
         }",
     );
+    answer_freely(&pair.host);
     let _open = [
         pair.host.listen("10.9.0.2:1001"),
         pair.host.listen("[fd09::2]:1001"),
@@ -328,35 +217,55 @@ fn every_state_of_udp_is_what_nmap_says() {
         "table inet test { chain input { type filter hook input priority 0;
             udp dport 41003 drop
             udp dport 41004 reject
-            meta nfproto ipv4 udp dport 41006 reject with icmp type admin-prohibited
-            meta nfproto ipv6 udp dport 41006 reject with icmpv6 type admin-prohibited
-        }
+            meta nfproto ipv4 udp dport vmap { 41006 : jump p13, 41007 : jump p1, 41008 : jump p0, 41009 : jump p2,
+                41010 : jump p9, 41011 : jump p10 }
+            meta nfproto ipv6 udp dport vmap { 41006 : jump s1, 41007 : jump s3, 41008 : jump s0 }
+          }
+          chain p0 { reject with icmp type net-unreachable
+          }
+          chain p1 { reject with icmp type host-unreachable
+          }
+          chain p2 { reject with icmp type prot-unreachable
+          }
+          chain p9 { reject with icmp type net-prohibited
+          }
+          chain p10 { reject with icmp type host-prohibited
+          }
+          chain p13 { reject with icmp type admin-prohibited
+          }
+          chain s0 { reject with icmpv6 type no-route
+          }
+          chain s1 { reject with icmpv6 type admin-prohibited
+          }
+          chain s3 { reject with icmpv6 type addr-unreachable
+          }
         }",
     );
+    answer_freely(&pair.host);
     let mut silent = Vec::new();
     for address in ["10.9.0.2", "[fd09::2]"] {
         silent.push(pair.host.bind(&format!("{address}:41005")));
-        let echo = pair.host.bind(&format!("{address}:41001"));
-        thread::spawn(move || {
-            while let Ok((_, from)) = echo.recv_from(&mut [0; 64]) {
-                let _ = echo.send_to(b"here", from);
-            }
-        });
+        echo(pair.host.bind(&format!("{address}:41001")));
     }
-    for target in [V4, V6] {
-        let states = pair.compare(target, "41001-41006", true);
-        expect(
-            &states,
-            &[
-                (41001, "open", "udp_response"),
-                (41002, "closed", "port_unreachable"),
-                (41003, "open_or_filtered", "no_response"),
-                (41004, "closed", "port_unreachable"),
-                (41005, "open_or_filtered", "no_response"),
-                (41006, "filtered", "admin_prohibited"),
-            ],
-        );
-    }
+    let common = [
+        (41001, "open", "udp_response"),
+        (41002, "closed", "port_unreachable"),
+        (41003, "open_or_filtered", "no_response"),
+        (41004, "closed", "port_unreachable"),
+        (41005, "open_or_filtered", "no_response"),
+        (41006, "filtered", "admin_prohibited"),
+        (41007, "filtered", "host_unreachable"),
+        (41008, "filtered", "net_unreachable"),
+    ];
+    let of_ipv4 = [
+        (41009, "filtered", "protocol_unreachable"),
+        (41010, "filtered", "net_prohibited"),
+        (41011, "filtered", "host_prohibited"),
+    ];
+    let states = pair.compare(V4, "41001-41011", true);
+    expect(&states, &[&common[..], &of_ipv4].concat());
+    let states = pair.compare(V6, "41001-41008", true);
+    expect(&states, &common);
 }
 
 /// Linux answers a peer six times and then once a second.
@@ -433,12 +342,16 @@ fn forwarded_ports_are_as_what_they_lead_to() {
             tcp dport 2001 dnat to 10.10.0.2:80
             tcp dport 2002 dnat to 10.10.0.2:81
             tcp dport 2003 dnat to 10.10.0.2:82
+            udp dport 2001 dnat to 10.10.0.2:80
+            udp dport 2002 dnat to 10.10.0.2:81
+            udp dport 2003 dnat to 10.10.0.2:82
         }
         }",
     );
     behind.firewall(
         "table ip test { chain input { type filter hook input priority 0;
             tcp dport 82 drop
+            udp dport 82 drop
         }
         }",
     );
@@ -450,6 +363,16 @@ fn forwarded_ports_are_as_what_they_lead_to() {
             (2001, "open", "syn_ack"),
             (2002, "closed", "reset"),
             (2003, "filtered", "no_response"),
+        ],
+    );
+    echo(behind.bind("10.10.0.2:80"));
+    let states = pair.compare(V4, "2001-2003", true);
+    expect(
+        &states,
+        &[
+            (2001, "open", "udp_response"),
+            (2002, "closed", "port_unreachable"),
+            (2003, "open_or_filtered", "no_response"),
         ],
     );
 }
@@ -571,25 +494,10 @@ fn a_host_to_which_there_is_no_way_is_not_asked() {
 #[ignore = "needs root"]
 fn special_addresses_are_refused_whatever_wide_network_is_listed() {
     let space = Space::add("alone");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("probe.yml");
-    std::fs::write(
-        &file,
-        "watch: []\nprobe: {targets: [0.0.0.0/0, '::/0'], modules: {one: {ports: [1]}}}\n",
-    )
-    .unwrap();
-    let flag = format!("--config.file={}", file.display());
-    let mut command = space.command(program());
-    command
-        .args(["--web.listen-address=127.0.0.1:10561", &flag])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _exporter = Running::start(&mut command);
-    let ask =
-        |path: String| space.within(move || support::get(([127, 0, 0, 1], 10561).into(), &path));
-    wait_for("the exporter to listen", || {
-        space.within(|| std::net::TcpStream::connect(("127.0.0.1", 10561)).ok())
-    });
+    let exporter = space.exporter(
+        &[],
+        "{targets: [0.0.0.0/0, '::/0'], modules: {one: {ports: [1]}}}",
+    );
     for (target, reason) in [
         ("169.254.169.254", "link-local"),
         ("::ffff:169.254.169.254", "link-local"),
@@ -601,13 +509,33 @@ fn special_addresses_are_refused_whatever_wide_network_is_listed() {
         ("fe80::1", "link-local"),
         ("fe80::1%25lo", "link-local"),
         ("64:ff9b::a9fe:a9fe", "stands for an IPv4 address"),
+        ("64:ff9b:1::a9fe:a9fe", "stands for an IPv4 address"),
+        ("2002:a9fe:a9fe::1", "stands for an IPv4 address"),
+        ("::169.254.169.254", "stands for an IPv4 address"),
+        ("::ffff:0:169.254.169.254", "stands for an IPv4 address"),
     ] {
-        let (status, text) = ask(format!("/probe?target={target}&module=one"));
+        let (status, text) = exporter.probe(target, "one", "10");
         assert!(
-            status == 403 && text.contains(reason),
-            "{target}: {status} {text}"
+            status == 403 && text.0.contains(reason),
+            "{target}: {status} {text:?}"
         );
     }
-    let (status, text) = ask("/probe?target=127.0.0.1&module=one".to_owned());
-    assert!(status == 200 && text.contains("state=\"closed\""), "{text}");
+    // What other programs take for 169.254.169.254.
+    for target in [
+        "2852039166",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "169.16689662",
+    ] {
+        let (status, text) = exporter.probe(target, "one", "10");
+        assert!(
+            status == 400 && text.0.contains("neither an address nor a host name"),
+            "{target}: {status} {text:?}"
+        );
+    }
+    let (status, text) = exporter.probe("127.0.0.1", "one", "10");
+    assert!(
+        status == 200 && text.0.contains("state=\"closed\""),
+        "{text:?}"
+    );
 }

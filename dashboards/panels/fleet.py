@@ -4,7 +4,7 @@ No panel here touches a series of a single port, so it stays quick where Overvie
 """
 
 from .grafana import (BAR, BLUE, FILLED, KERNEL_ONLY, NEEDS_KERNEL, ORANGE, PURPLE, RANGE_COLORS, SKY, VERMILLION, bargauge, colored,
-                      dashboard, host_column, override, series, stat, status_history, table, target, targets, thresholds,
+                      dashboard, host_column, hosts_up, override, series, stat, status_history, table, target, targets, thresholds,
                       timeseries, mapping)
 
 NEEDS_RULES = "No data: are the recording rules loaded?"
@@ -50,7 +50,7 @@ def build():
             stat(
                 "Hosts reporting",
                 "Hosts for which the rules found watched ports, and those Prometheus cannot scrape.",
-                targets((f"count({WATCHED})", "reporting"), (f"sum({series('up')} == bool 0)", "down"), instant=True),
+                targets((f"count({WATCHED})", "reporting"), (hosts_up(0), "down"), instant=True),
                 w=6, unit="short", no_value=NEEDS_RULES, text="value_and_name",
                 overrides=[override("down", thresholds=thresholds(BLUE, (1, VERMILLION)))],
             ),

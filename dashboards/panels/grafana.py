@@ -22,6 +22,13 @@ def series(family, *matchers):
     return f"{family}{{{', '.join([SELECT, *matchers])}}}"
 
 
+def hosts_up(value):
+    """How many hosts have an exporter that Prometheus reaches (1) or does not (0). What else it scrapes, hosts that are probed among
+    them, is no exporter: it never had the build's facts."""
+    return (f"sum({series('up')} == bool {value}"
+            f" and on (job, instance) last_over_time({series('darkport_exporter_build_info')}[1d]))")
+
+
 # The name of a port's service, as most hosts have it. Summed up first: to join with a series for every watched port of every host is
 # what makes a query slow.
 _FACTS = series("darkport_watched_port_info")

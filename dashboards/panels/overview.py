@@ -5,7 +5,7 @@ series for every watched port are asked for one moment only, so that 500 hosts a
 """
 
 from .grafana import (BAR, BLUE, FILLED, GREY, KERNEL_ONLY, NEEDS_KERNEL, ORANGE, RANGE_COLORS, SERVICE, SKY, VERMILLION, dashboard,
-                      host_column, listener_opened, mapping, override, port_column, series, stat, state_timeline, table,
+                      host_column, hosts_up, listener_opened, mapping, override, port_column, series, stat, state_timeline, table,
                       target, targets, thresholds, timeseries)
 
 KEYS = "job, instance, port, protocol"
@@ -192,8 +192,8 @@ def build():
                 "Hosts whose exporter answers, and those Prometheus cannot scrape. A host that does not report is not dark, it is "
                 "unknown: bring its exporter back.",
                 targets(
-                    (f"sum({series('up')} == bool 1)", "reporting"),
-                    (f"sum({series('up')} == bool 0)", "down"),
+                    (hosts_up(1), "reporting"),
+                    (hosts_up(0), "down"),
                     instant=True,
                 ),
                 w=5, unit="short", no_value="No host reports", text="value_and_name",

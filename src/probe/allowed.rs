@@ -144,7 +144,7 @@ const EMBEDDED: &str = "an IPv6 address that stands for an IPv4 address";
 
 /// IANA's registries of special-purpose addresses (RFC 6890) for what is general; the clouds' own documentation for their
 /// services. Of blocks within each other each has to be met.
-const SPECIAL: [Special; 21] = [
+const SPECIAL: [Special; 23] = [
     Special::v4(0, 0, 0, 0, 8, "an unspecified address: this host"),
     Special::v4(169, 254, 0, 0, 16, "a link-local address"),
     Special::v4(169, 254, 169, 254, 32, METADATA),
@@ -162,8 +162,10 @@ const SPECIAL: [Special; 21] = [
     Special::v6([0; 8], 96, EMBEDDED),
     Special::v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, "a link-local address"),
     Special::v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, "a multicast address"),
-    // NAT64, 6to4.
+    // Translated (RFC 7915), NAT64, Teredo, 6to4.
+    Special::v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96, EMBEDDED),
     Special::v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 32, EMBEDDED),
+    Special::v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32, EMBEDDED),
     Special::v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16, EMBEDDED),
     // AWS, Google Cloud, Oracle Cloud, Scaleway.
     Special::v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32, METADATA),
@@ -208,6 +210,8 @@ mod tests {
         assert!(!is_allowed("0.0.0.0/0 ::/0", "::ffff:169.254.169.254"));
         for carrier in [
             "::10.0.0.1",
+            "::ffff:0:10.0.0.1",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::1",
             "2002:a9fe:a9fe::1",

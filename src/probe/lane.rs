@@ -7,15 +7,16 @@
 //! as that brings answers. A port is given up as silent when it was silent while others could have answered and nobody did.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Turn};
 use super::finding::{Finding, Outcome, Reason, State};
 use super::module::Module;
 use super::report::Findings;
@@ -45,6 +46,16 @@ pub(super) struct Job {
     pub(super) places: Semaphore,
 }
 
+impl Job {
+    /// Where every question needs a token from, and how many there are a second.
+    fn buckets(&self) -> [(&Bucket, u32); 2] {
+        [
+            (&*self.bucket, self.module.rate),
+            (&self.bounds.all, self.rate),
+        ]
+    }
+}
+
 /// The ports of one protocol on one address.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -62,6 +73,10 @@ const REST: Duration = Duration::from_secs(1);
 /// How long to wait where the system is short of something, and how often.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSES: usize = 100;
+
+/// After so long without an answer Linux sends a SYN again, and then at the same interval or at longer ones (RFC 6298,
+/// `tcp_syn_linear_timeouts` of the kernel's ip-sysctl).
+const SYN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What came of asking some ports once.
 #[derive(Debug, Default)]
@@ -206,7 +221,14 @@ impl Lane {
             };
             let asked = Instant::now();
             let outcome = match self.protocol {
-                Protocol::Tcp => tcp::ask(target, patience, &mut held.spare).await,
+                Protocol::Tcp => {
+                    let question = tcp::ask(target, patience, &mut held.spare);
+                    if patience < SYN_AGAIN {
+                        question.await
+                    } else {
+                        self.paid(question).await
+                    }
+                }
                 Protocol::Udp => udp::ask(target, patience).await,
             };
             held.keep_spare_only();
@@ -235,21 +257,47 @@ impl Lane {
             *held = Held::default();
             job.places.acquire().await.ok()?
         };
-        let now = Instant::now();
-        let of_module = job.bucket.reserve(job.module.rate, now);
-        let of_all = job.bounds.all.reserve(job.rate, now);
-        let due = of_module.max(of_all);
-        if due > now {
-            *held = Held::default();
-            sleep_until(due).await;
-        } else {
-            // Where there is nothing to wait for, others have their turn all the same.
-            tokio::task::consume_budget().await;
-        }
+        let [of_module, of_all] = job.buckets();
+        // Kept until there is one of everybody's too, so that the module saves up none meanwhile.
+        let turn = Self::token(of_module.0, of_module.1, held).await;
+        drop(Self::token(of_all.0, of_all.1, held).await);
+        drop(turn);
+        // Where there is nothing to wait for, others have their turn all the same.
+        tokio::task::consume_budget().await;
         if held.socket.is_none() {
             held.socket = Some(job.bounds.sockets.acquire().await.ok()?);
         }
         Some(place)
+    }
+
+    /// Waits for a token, and gives the right to the next one: whoever keeps it keeps the others waiting.
+    async fn token<'a>(bucket: &'a Bucket, rate: u32, held: &mut Held<'_>) -> Turn<'a> {
+        let turn = if let Some(turn) = bucket.try_turn() {
+            turn
+        } else {
+            *held = Held::default();
+            bucket.turn().await
+        };
+        while let Err(due) = bucket.take(rate, Instant::now(), &turn) {
+            *held = Held::default();
+            sleep_until(due).await;
+        }
+        turn
+    }
+
+    /// Waits for the outcome of a TCP question, and pays for each SYN that the system sends again meanwhile.
+    async fn paid(&self, question: impl Future<Output = Outcome>) -> Outcome {
+        let mut question = pin!(question);
+        loop {
+            match timeout(SYN_AGAIN, question.as_mut()).await {
+                Ok(outcome) => return outcome,
+                Err(_) => {
+                    for (bucket, rate) in self.job.buckets() {
+                        bucket.owe(rate, Instant::now());
+                    }
+                }
+            }
+        }
     }
 
     fn target(&self, port: usize) -> SocketAddr {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +72,9 @@ pub enum Error {
     /// No thread to ask from.
     #[error("cannot start the thread that probes: {0}")]
     Thread(io::Error),
+    /// A person has had enough (SIGINT).
+    #[error("interrupted")]
+    Interrupted,
     /// The run ended by a defect, or because the process ends.
     #[error("the probe was cut off")]
     CutOff,
@@ -113,7 +117,7 @@ impl Prober {
         let Ok(_place) = self.requests.try_acquire() else {
             return Err(Error::Busy);
         };
-        let engine = self.engine()?;
+        let engine = self.engine(Standing::Behind)?;
         let settings = settings.clone();
         let deadline = start + request.time;
         let handle = engine.runtime().clone();
@@ -132,7 +136,7 @@ impl Prober {
     /// is called with the findings several times a second. Blocks.
     ///
     /// # Errors
-    /// When the target cannot be resolved, or there is no thread to ask from.
+    /// When the target cannot be resolved, when there is no thread to ask from, or when the person interrupts it.
     pub fn probe_freely(
         &self,
         target: &Target,
@@ -147,26 +151,30 @@ impl Prober {
                 target: target.clone(),
                 error,
             })?;
-        let engine = self.engine()?;
+        let engine = self.engine(Standing::Equal)?;
         let run = engine.start(addresses, module, module.rate);
         engine.runtime().block_on(async {
-            while timeout_at(Instant::now() + INTERVAL, run.end())
-                .await
-                .is_err()
-            {
-                watch(&run.findings);
+            let mut interrupt = pin!(tokio::signal::ctrl_c());
+            let mut ticks = tokio::time::interval(INTERVAL);
+            loop {
+                tokio::select! {
+                    () = run.end() => return Ok(()),
+                    _ = ticks.tick() => watch(&run.findings),
+                    // Where it cannot be listened for, it ends the process by itself.
+                    Ok(()) = &mut interrupt => return Err(Error::Interrupted),
+                }
             }
-        });
+        })?;
         watch(&run.findings);
         Ok(run.findings.report(module, start.elapsed()))
     }
 
-    fn engine(&self) -> Result<Arc<Engine>, Error> {
+    fn engine(&self, standing: Standing) -> Result<Arc<Engine>, Error> {
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = &*engine {
             return Ok(Arc::clone(engine));
         }
-        let started = Arc::new(Engine::start_up().map_err(Error::Thread)?);
+        let started = Arc::new(Engine::start_up(standing).map_err(Error::Thread)?);
         *engine = Some(Arc::clone(&started));
         Ok(started)
     }
@@ -193,7 +201,16 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What asks: a thread of its own, the bounds of the process, and the runs under way.
+/// Who goes first where processors are short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Everybody alike: nothing else is done here.
+    Equal,
+    /// Scrapes go first.
+    Behind,
+}
+
+/// What asks: threads of its own, the bounds of the process, and the runs under way.
 #[derive(Debug)]
 struct Engine {
     /// `None` only while it is dropped.
@@ -206,11 +223,16 @@ struct Engine {
 }
 
 impl Engine {
-    fn start_up() -> io::Result<Self> {
+    fn start_up(standing: Standing) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
+            .worker_threads(threads())
             .max_blocking_threads(RESOLVERS)
             .thread_name("probe")
+            .on_thread_start(move || {
+                if standing == Standing::Behind {
+                    step_behind();
+                }
+            })
             .enable_all()
             .build()?;
         let bounds = Bounds {
@@ -296,6 +318,19 @@ impl Drop for Engine {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Threads that ask. What a question costs is what the system does for it, which two processors do in less time than one.
+fn threads() -> usize {
+    const MOST: usize = 2;
+    std::thread::available_parallelism().map_or(1, |count| count.get().min(MOST))
+}
+
+/// Lets every other thread of the process go first. Where it cannot, all are alike.
+fn step_behind() {
+    // Of the calling thread alone on Linux, of the whole process elsewhere (setpriority(2)).
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, 10);
 }
 
 /// A quarter of the descriptors the process may open, [`MOST_SOCKETS`] at most: the web front and the readers need theirs.

@@ -146,7 +146,7 @@ const fn status(error: &probe::Error) -> StatusCode {
             StatusCode::BAD_REQUEST
         }
         Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        Error::Thread(_) | Error::CutOff => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Thread(_) | Error::Interrupted | Error::CutOff => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -9,6 +9,8 @@
 
 pub mod https;
 pub mod pki;
+#[cfg(target_os = "linux")]
+pub mod spaces;
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -49,8 +51,18 @@ impl Running {
         Self { child, name }
     }
 
+    /// One that was started otherwise.
+    pub fn of(child: Child, name: &str) -> Self {
+        let name = name.to_owned();
+        Self { child, name }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Sends a signal by its name, such as `HUP`.
