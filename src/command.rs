@@ -169,6 +169,7 @@ fn look_up(args: &Args, queries: &[PortQuery]) -> Result<ExitCode, Error> {
 }
 
 fn listeners(args: &Args) -> Result<lookup::Now, sockets::Error> {
+    start::take_up_privileges();
     let (mut reader, _) = Reader::open(args.collector.sockets, Vec::new())?;
     let listeners = reader.read(Wanted::Listeners)?.listeners;
     let owners = Owners::new(&args.procfs).resolve(&listeners).owners;
@@ -261,6 +262,7 @@ fn serve(args: &Args) -> Result<(), Error> {
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
+    start::take_up_privileges();
     let sampler = start::sampler(&args.collector, &args.procfs, &config, own)?;
     start::give_up_privileges(sampler.counts())?;
     let exporter = Arc::new(Exporter::new(args.config_file.clone(), config, sampler));
