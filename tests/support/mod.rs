@@ -9,6 +9,7 @@
 
 pub mod https;
 pub mod pki;
+pub mod yaml;
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
