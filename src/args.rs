@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
+use crate::client::Url;
 use crate::counts::Tier;
 use crate::log::{Format, Level};
 use crate::port::{Port, PortSet, Protocol};
@@ -64,6 +65,13 @@ pub enum Command {
     },
     /// Say what ports of a host answer over the network.
     Probe(Probe),
+    /// Say whether a running exporter is healthy.
+    CheckHealth {
+        /// Where to ask; none: where [`Web`] says that it listens.
+        urls: Vec<Url>,
+        /// How long to wait for the answer.
+        timeout: Duration,
+    },
 }
 
 /// What to probe, and how.
@@ -204,6 +212,13 @@ impl Flags {
                     },
                 )),
                 Subcommand::Probe(flags) => Ok(("probe", Command::Probe(probe(flags)?))),
+                Subcommand::Healthcheck { url, timeout } => Ok((
+                    "healthcheck",
+                    Command::CheckHealth {
+                        urls: url.clone(),
+                        timeout: *timeout,
+                    },
+                )),
             })
             .transpose()?;
         let asked: Vec<(&str, Command)> = [

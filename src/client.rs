@@ -82,22 +82,29 @@ impl FromStr for Url {
     fn from_str(text: &str) -> Result<Self, BadUrl> {
         let bad = || BadUrl(text.to_owned());
         let uri: Uri = text.parse().map_err(|_| bad())?;
-        let (scheme, port) = match uri.scheme_str() {
+        let (scheme, default_port) = match uri.scheme_str() {
             Some("http") => (Scheme::Http, 80),
             Some("https") => (Scheme::Https, 443),
             _ => return Err(bad()),
         };
         let authority = uri.authority().ok_or_else(bad)?;
+        // With a user in front, it does not begin with the host.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => default_port,
+            Some(rest) => authority
+                .port_u16()
+                .filter(|_| rest != ":")
+                .ok_or_else(bad)?,
+            None => return Err(bad()),
+        };
         let host = authority.host().trim_matches(['[', ']']);
-        // The rest behind the host is `:PORT`, which the parser takes as it comes.
-        let is_whole = authority.port().is_none() || authority.port_u16().is_some();
-        if host.is_empty() || !is_whole || authority.as_str().contains('@') {
+        if host.is_empty() {
             return Err(bad());
         }
         Ok(Self {
             scheme,
             host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(port),
+            port,
             path: uri
                 .path_and_query()
                 .map_or("/", |path| path.as_str())
@@ -329,6 +336,8 @@ mod tests {
             "http://me:secret@localhost/",
             "http://localhost:65536/",
             "http://localhost:x/",
+            "http://localhost:/",
+            "http://localhost@localhost/",
         ] {
             assert!(text.parse::<Url>().is_err(), "{text}");
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::args::{self, Args, Command, PortQuery};
 use crate::build_info;
+use crate::client::Url;
 use crate::config::{self, Config, DEFAULT_TEXT};
 use crate::counts::Tier;
 use crate::dashboards;
@@ -20,7 +21,7 @@ use crate::port::Port;
 use crate::probe::{self, Module, Prober};
 use crate::sockets::{self, Reader, Wanted};
 use crate::web::SettingsFile;
-use crate::{lookup, outside, signal, start, web};
+use crate::{healthcheck, lookup, outside, signal, start, web};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,9 @@ pub enum Error {
     /// A host cannot be probed.
     #[error(transparent)]
     Probe(#[from] probe::Error),
+    /// The exporter that runs here is not healthy.
+    #[error(transparent)]
+    Unhealthy(#[from] healthcheck::Error),
     /// No threads, no signals or no standard output.
     #[error("{step}")]
     Os {
@@ -77,6 +81,7 @@ pub fn execute(args: &Args) -> Result<ExitCode, Error> {
         Command::Lookup(queries) => look_up(args, queries),
         Command::WriteDashboards { output, force } => write_dashboards(output, *force),
         Command::Probe(wanted) => probe(args, wanted),
+        Command::CheckHealth { urls, timeout } => check_health(args, urls, *timeout),
     }
 }
 
@@ -164,6 +169,7 @@ fn look_up(args: &Args, queries: &[PortQuery]) -> Result<ExitCode, Error> {
 }
 
 fn listeners(args: &Args) -> Result<lookup::Now, sockets::Error> {
+    start::take_up_privileges();
     let (mut reader, _) = Reader::open(args.collector.sockets, Vec::new())?;
     let listeners = reader.read(Wanted::Listeners)?.listeners;
     let owners = Owners::new(&args.procfs).resolve(&listeners).owners;
@@ -207,6 +213,25 @@ fn probe(args: &Args, wanted: &args::Probe) -> Result<ExitCode, Error> {
     })
 }
 
+fn check_health(args: &Args, urls: &[Url], timeout: Duration) -> Result<ExitCode, Error> {
+    let urls = if urls.is_empty() {
+        healthcheck::urls(&args.web.listen, args.web.config_file.as_deref())?
+    } else {
+        urls.to_vec()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Os {
+            step: "cannot wait for an answer",
+            source,
+        })?;
+    let outcome = runtime.block_on(healthcheck::check(&urls, timeout));
+    // A name server that does not answer keeps a thread that nobody waits for.
+    runtime.shutdown_background();
+    print(&format!("{}\n", outcome?))
+}
+
 /// Serves until a signal asks for the end. What needs privilege is done first, then privileges are given up, then other
 /// threads are started; those that there are by then, the log's and the readers', give up theirs themselves.
 fn serve(args: &Args) -> Result<(), Error> {
@@ -243,6 +268,7 @@ fn serve(args: &Args) -> Result<(), Error> {
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
+    start::take_up_privileges();
     let sampler = start::sampler(&args.collector, &args.procfs, &config, own)?;
     start::give_up_privileges(sampler.counts())?;
     let exporter = Arc::new(Exporter::new(args.config_file.clone(), config, sampler));

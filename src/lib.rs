@@ -52,6 +52,7 @@
 //! | [`outside`] | the answer to `probe`, and how far it is | how ports are asked |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |
 //! | [`client`] | asks a running exporter; names hyper | what is asked for, and what an answer means |
+//! | [`healthcheck`] | whether a running exporter is healthy | how it is asked |
 //! | [`privileges`] | capabilities: what is held, and giving it up | what they are wanted for |
 //! | [`log`], [`signal`], [`build_info`] | the log, the signals, what the binary was built from | everything else |
 //!
@@ -82,6 +83,7 @@ pub mod dashboards;
 pub mod duration;
 pub mod events;
 pub mod exporter;
+pub mod healthcheck;
 pub mod log;
 pub mod lookup;
 pub mod metrics;

@@ -1,4 +1,8 @@
-//! Capabilities: what this process may do, and giving up what it no longer needs.
+//! Capabilities: what this process may do, taking up what lies ready, and giving up what it no longer needs.
+//!
+//! A program file with capabilities may leave it to the program to put them into effect, and then it starts also where not
+//! all of them can be had, as in a container that was granted fewer; a file that puts them into effect itself does not
+//! (capabilities(7), "Safety checking for capability-dumb binaries"). [`take_up`] is for the former.
 //!
 //! Linux keeps capabilities a thread, and a new thread takes over its parent's. So the order at the start is: attach the
 //! tier; start the thread that enters namespaces, if there is to be one; call [`reduce`]; only then start the runtime. Threads
@@ -28,6 +32,16 @@ pub enum Capability {
 }
 
 impl Capability {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Bpf,
+        Self::Perfmon,
+        Self::NetAdmin,
+        Self::SysPtrace,
+        Self::DacReadSearch,
+        Self::SysAdmin,
+    ];
+
     /// The name as in capabilities(7).
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -81,10 +95,10 @@ pub enum Error {
 }
 
 #[cfg(target_os = "linux")]
-pub use linux::{lacking, reduce};
+pub use linux::{lacking, reduce, take_up};
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{lacking, reduce};
+pub use elsewhere::{lacking, reduce, take_up};
 
 /// Gives up, for a thread that was started before [`reduce`] was called for the process, all but the capabilities named. A
 /// thread that fails in this says so and goes on: it is told of, and it does what it did.
@@ -134,6 +148,21 @@ mod linux {
             effective.intersects(CapabilitySet::from(capability) | stand_in)
         };
         Ok(wanted.iter().copied().filter(|&one| !holds(one)).collect())
+    }
+
+    /// Puts into effect, for the calling thread and all it starts from now on, those of the capabilities named that it may
+    /// put into effect.
+    ///
+    /// # Errors
+    /// When the system refuses; then all is as it was.
+    pub fn take_up(wanted: &[Capability]) -> io::Result<()> {
+        let wanted: CapabilitySet = wanted.iter().copied().map(CapabilitySet::from).collect();
+        let held = capabilities(None)?;
+        let effective = held.effective | (held.permitted & wanted);
+        if effective != held.effective {
+            set_capabilities(None, CapabilitySets { effective, ..held })?;
+        }
+        Ok(())
     }
 
     /// Gives up, for the calling thread and all it starts from now on, every capability but those named, also those
@@ -221,6 +250,14 @@ mod elsewhere {
         Ok(Vec::new())
     }
 
+    /// Nothing to take up.
+    ///
+    /// # Errors
+    /// None.
+    pub fn take_up(_: &[Capability]) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Nothing to give up.
     ///
     /// # Errors
@@ -250,6 +287,30 @@ mod tests {
             let again = reduce(&[]).unwrap();
             assert_eq!(again.held, reduced.kept);
             assert!(again.kept.is_empty());
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// Run as root, all of them are permitted; as anybody else none is, and none may come about.
+    #[test]
+    fn what_is_permitted_is_taken_up_and_nothing_else() {
+        use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+        std::thread::spawn(|| {
+            let held = capabilities(None).unwrap();
+            let permitted = held.permitted & CapabilitySet::NET_ADMIN;
+            let idle = CapabilitySets {
+                effective: CapabilitySet::empty(),
+                permitted,
+                ..held
+            };
+            set_capabilities(None, idle).unwrap();
+            assert_eq!(lacking(&Capability::ALL).unwrap(), Capability::ALL);
+            take_up(&[Capability::Bpf]).unwrap();
+            assert_eq!(capabilities(None).unwrap(), idle);
+            take_up(&Capability::ALL).unwrap();
+            assert_eq!(capabilities(None).unwrap().effective, permitted);
         })
         .join()
         .unwrap();

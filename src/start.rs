@@ -87,6 +87,14 @@ pub fn sampler(
     ))
 }
 
+/// Puts into effect what capabilities the program's file gives and leaves to it, as that of a container image does. Where
+/// that is refused, what needs them says so itself.
+pub fn take_up_privileges() {
+    if let Err(error) = privileges::take_up(&Capability::ALL) {
+        tracing::warn!(%error, "capabilities that are held cannot be put into effect");
+    }
+}
+
 /// Gives up, for the calling thread and all it starts from now on, every privilege but those that finding owners and the
 /// tier need. To be called when all is attached and bound, before there are other threads than those that did it for
 /// themselves.

@@ -187,3 +187,56 @@ fn once_attached_no_thread_keeps_more_than_owners_need() {
         assert_eq!(set & !allowed, 0, "{name} holds {set:x}");
     }
 }
+
+/// As a container image has it: a file whose capabilities the program puts into effect itself, run by an ordinary user.
+#[test]
+#[ignore = "needs root and a network namespace of its own"]
+fn capabilities_of_the_file_are_taken_up_and_those_that_are_missing_keep_nobody_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("darkport_exporter");
+    std::fs::copy(support::program(), &copy).unwrap();
+    for path in [folder.path(), &copy] {
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, all).unwrap();
+    }
+    // capabilities(7) and linux/capability.h: revision 2, nothing in effect; permitted and inheritable, low and high halves.
+    // CAP_DAC_READ_SEARCH 2, CAP_NET_ADMIN 12, CAP_SYS_PTRACE 19; CAP_PERFMON 38, CAP_BPF 39.
+    let low: u32 = 1 << 2 | 1 << 12 | 1 << 19;
+    let high: u32 = 1 << (38 - 32) | 1 << (39 - 32);
+    let attribute: Vec<u8> = [0x0200_0000, low, 0, high, 0]
+        .iter()
+        .flat_map(|word: &u32| word.to_le_bytes())
+        .collect();
+    rustix::fs::setxattr(
+        &copy,
+        "security.capability",
+        &attribute,
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    let user = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let tier = |exporter: &Exporter, tier| {
+        let scrape = exporter.scrape();
+        scrape.value(&format!("darkport_counting_tier{{tier=\"{tier}\"}}"))
+    };
+
+    let exporter = Exporter::start_copy(&copy, &user, &[]);
+    assert_eq!(tier(&exporter, "kernel"), Some(1.0));
+    assert_eq!(
+        exporter
+            .scrape()
+            .value("darkport_collector_success{collector=\"owners\"}"),
+        Some(1.0)
+    );
+    drop(exporter);
+
+    let fewer = [&user[..], &["--bounding-set=-bpf,-perfmon"]].concat();
+    let mut exporter = Exporter::start_copy(&copy, &fewer, &[]);
+    assert_eq!(tier(&exporter, "netlink"), Some(1.0));
+    exporter.logged(&["counting", "tier=netlink", "CAP_BPF, CAP_PERFMON"]);
+}

@@ -99,6 +99,9 @@ fn only_who_knows_the_password_is_answered_and_others_are_told_nothing() {
         let head: Vec<&str> = reply.head.lines().filter(date).collect();
         format!("{} {}", head.join("\n"), reply.body)
     };
+    // A look whether it lives is refused, and neither counted nor told; anything else is.
+    assert_eq!(guarded.refused(&alice(), "basic_auth"), 0.0);
+    assert_eq!(same(&guarded.ask("/metrics", "")), same(&without));
     let mut asked = 1.0;
     for headers in [
         basic("alice", "passwore"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, ValueEnum};
 
 use super::values::{self, Output, PortQuery};
+use crate::client::Url;
 use crate::counts::Tier;
 use crate::log::{Format, Level};
 use crate::port::Span;
@@ -72,7 +73,15 @@ pub(super) struct Flags {
     pub(super) procfs: PathBuf,
 
     /// Where to serve: `:PORT` for every address, `HOST:PORT` or `[IPV6]:PORT`. May be given several times
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = ":10561", action = ArgAction::Append)]
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS",
+        default_value = ":10561",
+        env = "DARKPORT_WEB_LISTEN_ADDRESS",
+        value_delimiter = ',',
+        action = ArgAction::Append,
+        global = true
+    )]
     pub(super) listen_address: Vec<ListenAddress>,
 
     /// Take the sockets that systemd listens on (socket activation) instead of listening on --web.listen-address
@@ -81,7 +90,12 @@ pub(super) struct Flags {
 
     /// TLS, users, headers and rate limit (YAML), in the format of Prometheus' exporter-toolkit. Changes to it, and to the
     /// certificates it names, count without a restart
-    #[arg(long = "web.config.file", value_name = "PATH", global = true)]
+    #[arg(
+        long = "web.config.file",
+        value_name = "PATH",
+        env = "DARKPORT_WEB_CONFIG_FILE",
+        global = true
+    )]
     pub(super) web_config_file: Option<PathBuf>,
 
     /// Let POST /-/reload load the configuration anew, as SIGHUP does
@@ -161,6 +175,18 @@ pub(super) enum Subcommand {
 
     /// Say what ports of a host answer over the network: the outside view
     Probe(Probe),
+
+    /// Ask the exporter that runs here whether it is healthy: status 0 if it is, else 1. For a container's health check. It
+    /// is asked at --web.listen-address, and over TLS where --web.config.file says so
+    Healthcheck {
+        /// Where to ask instead, such as http://localhost:10561/-/healthy. May be given several times; the first that answers counts
+        #[arg(long, value_name = "URL")]
+        url: Vec<Url>,
+
+        /// How long the answer is waited for, 10ms to 1m
+        #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = values::probe_timeout)]
+        timeout: Duration,
+    },
 }
 
 /// The flags of `probe`.

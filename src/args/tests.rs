@@ -184,6 +184,42 @@ fn dashboards_need_a_directory_and_overwrite_only_when_told() {
 }
 
 #[test]
+fn healthcheck_knows_where_the_exporter_serves() {
+    let args =
+        parse("healthcheck --web.listen-address :1 --web.config.file web.yml --timeout 500ms")
+            .unwrap();
+    assert_eq!(args.web.listen, [":1".parse().unwrap()]);
+    assert_eq!(args.web.config_file, Some("web.yml".into()));
+    assert_eq!(
+        args.command,
+        Command::CheckHealth {
+            urls: Vec::new(),
+            timeout: Duration::from_millis(500)
+        }
+    );
+    let before = parse("--web.listen-address :1 healthcheck").unwrap();
+    assert_eq!(before.web.listen, args.web.listen);
+    let told = parse("healthcheck --url http://a/ --url https://b:1/c").unwrap();
+    let Command::CheckHealth { urls, timeout } = told.command else {
+        panic!("not a health check: {:?}", told.command);
+    };
+    assert_eq!(timeout, Duration::from_secs(3));
+    assert_eq!(
+        urls,
+        ["http://a:80/", "https://b:1/c"].map(|url| url.parse().unwrap())
+    );
+    assert!(refused("healthcheck --url localhost").contains("http://localhost:10561/-/healthy"));
+    assert!(refused("healthcheck --timeout 2m").contains("10ms to 1m"));
+}
+
+#[test]
+fn addresses_may_stand_in_one_value_as_the_environment_has_them() {
+    let several = parse("--web.listen-address :1,[::1]:2").unwrap();
+    let addresses = [":1", "[::1]:2"].map(|text| text.parse().unwrap());
+    assert_eq!(several.web.listen, addresses);
+}
+
+#[test]
 fn probe_takes_a_host_and_ports() {
     let probe = |line: &str| match parse(line).unwrap().command {
         Command::Probe(probe) => probe,

@@ -152,7 +152,9 @@ impl Front {
         match self.gate.judge(&settings.users, headers, peer.ip()).await {
             Verdict::Welcome => Ok(()),
             Verdict::Missing => {
-                self.refused(peer, Reason::BasicAuth, None);
+                if !is_look(request) {
+                    self.refused(peer, Reason::BasicAuth, None);
+                }
                 Err(unauthorized())
             }
             Verdict::Wrong(user) => {
@@ -398,6 +400,11 @@ impl Front {
         .await;
         made.ok().flatten().ok_or_else(failed)
     }
+}
+
+/// Whether somebody looks whether the exporter lives, as health checks do every few seconds: without trying a password.
+fn is_look<B>(request: &Request<B>) -> bool {
+    request.uri().path() == HEALTHY && !request.headers().contains_key(header::AUTHORIZATION)
 }
 
 /// A text as it is sent: what it grew by and does not need is given back, because it may wait for its client.

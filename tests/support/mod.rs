@@ -11,6 +11,7 @@ pub mod https;
 pub mod pki;
 #[cfg(target_os = "linux")]
 pub mod spaces;
+pub mod yaml;
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
