@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::counts::PortCounts;
+use crate::counts::KnockedRuns;
 use crate::port::{Port, PortSet, Protocol};
 use crate::snapshot::{Collector, Snapshot};
 
@@ -39,15 +39,15 @@ pub struct Error {
     source: serde_json::Error,
 }
 
-/// What was seen: the answer of `/api/v1/ports`. `knocked` are the ports that have had a knock, in the order of
-/// [`PortSet::iter`], and `None` where the tier cannot know; `facts` is the id of the document that tells the rest.
+/// What was seen: the answer of `/api/v1/ports`. `knocked` are the ports that have had a knock, and
+/// `None` where the tier cannot know; `facts` is the id of the document that tells the rest.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn live(
     snapshot: &Snapshot<'_>,
     sampled_at: SystemTime,
-    knocked: Option<&[(Port, PortCounts)]>,
+    knocked: Option<&KnockedRuns>,
     facts: &str,
 ) -> Result<Document, Error> {
     let live = Live::new(snapshot, sampled_at, knocked, facts);

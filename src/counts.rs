@@ -15,9 +15,12 @@ use crate::sockets::{Listener, SocketTable};
 
 pub mod attached;
 pub mod kernel;
+mod knocked;
 #[cfg(target_os = "linux")]
 pub mod netlink;
 pub mod polled;
+
+pub use knocked::{KnockedRun, KnockedRuns};
 
 /// How counting is done, from the best to the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -220,10 +223,10 @@ impl Counts {
         }
     }
 
-    /// The ports that have had a knock since start, with what was counted there, in the order of [`PortSet::iter`]; `None`
-    /// where the tier does not see knocks. Walks the whole space: for a person who looks at it, not for a scrape.
+    /// The ports that have had a knock since start, with what was counted there; `None` where the tier does not see knocks.
+    /// Walks the whole space: for a person who looks at it, not for a scrape.
     #[must_use]
-    pub fn knocked(&self) -> Option<Vec<(Port, PortCounts)>> {
+    pub fn knocked(&self) -> Option<KnockedRuns> {
         match self {
             Self::Kernel(kernel) => kernel.knocked(),
             #[cfg(target_os = "linux")]

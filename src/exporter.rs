@@ -164,7 +164,7 @@ impl Exporter {
         let at = Instant::now();
         self.taken(&snapshot);
         let facts = shown.facts(&config)?;
-        let live = api::live(&snapshot, SystemTime::now(), knocked.as_deref(), &facts.id)?;
+        let live = api::live(&snapshot, SystemTime::now(), knocked.as_ref(), &facts.id)?;
         shown.live = Some((at, live.clone()));
         Ok(live)
     }

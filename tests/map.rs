@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use darkport_exporter::api;
 use darkport_exporter::config::Config;
-use darkport_exporter::counts::{PortCounts, Tier};
+use darkport_exporter::counts::{KnockedRuns, PortCounts, Tier};
 use darkport_exporter::owners::{Holders, Owner, Process};
 use darkport_exporter::port::{Port, Protocol, Span};
 use darkport_exporter::registry::{Assignment, Class, Registry};
@@ -186,14 +186,14 @@ fn blind() -> Snapshot<'static> {
     }
 }
 
-fn knocked() -> Vec<(Port, PortCounts)> {
+fn knocked() -> KnockedRuns {
     let counts = |attempts: u64, filtered| PortCounts {
         attempts: Some(attempts),
         refused: Some(attempts),
         filtered,
         ..PortCounts::default()
     };
-    vec![
+    [
         (Port::tcp(1), counts(2, Some(0))),
         (Port::tcp(2), counts(2, Some(0))),
         (Port::tcp(3), counts(3, Some(0))),
@@ -201,9 +201,11 @@ fn knocked() -> Vec<(Port, PortCounts)> {
         (Port::tcp(65_535), counts(1, None)),
         (Port::udp(0), counts(1, Some(1))),
     ]
+    .into_iter()
+    .collect()
 }
 
-fn live(snapshot: &Snapshot<'_>, knocked: Option<&[(Port, PortCounts)]>) -> Value {
+fn live(snapshot: &Snapshot<'_>, knocked: Option<&KnockedRuns>) -> Value {
     let document = api::live(snapshot, at(1_700_000_003), knocked, "0123456789abcdef").unwrap();
     serde_json::from_slice(&document.json).unwrap()
 }
@@ -258,7 +260,7 @@ fn a_hostile_name_stays_text() {
 
 #[test]
 fn a_sweep_of_the_whole_space_is_one_run() {
-    let all: Vec<(Port, PortCounts)> = (0..=u16::MAX)
+    let all: KnockedRuns = (0..=u16::MAX)
         .map(|number| {
             let counts = PortCounts {
                 refused: Some(1),

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{Both, Spans, seconds, spans};
 use crate::build_info;
-use crate::counts::PortCounts;
-use crate::port::{Port, Protocol};
+use crate::counts::{KnockedRun, KnockedRuns};
+use crate::port::Protocol;
 use crate::snapshot::{self, Lights, Lit, Snapshot};
 
 #[derive(Debug, Serialize)]
@@ -42,7 +42,7 @@ struct Run {
     duration_seconds: f64,
 }
 
-/// Consecutive ports with the same counts: first, last, attempts, refused, filtered. A sweep becomes few of them.
+/// A run: first, last, attempts, refused, filtered.
 #[derive(Debug, Serialize)]
 struct Knocks(u16, u16, Option<u64>, Option<u64>, Option<u64>);
 
@@ -116,7 +116,7 @@ impl<'a> Live<'a> {
     pub(super) fn new(
         snapshot: &'a Snapshot<'_>,
         sampled_at: SystemTime,
-        knocked: Option<&[(Port, PortCounts)]>,
+        knocked: Option<&KnockedRuns>,
         facts: &'a str,
     ) -> Self {
         let lights = snapshot.space.lit.as_ref();
@@ -133,7 +133,7 @@ impl<'a> Live<'a> {
                 .map(|(source, lost)| (source.as_str(), *lost))
                 .collect(),
             lit: lights.map(|lights| spans(&lights.ports)),
-            knocked: knocked.map(|ports| Both::of(|protocol| runs(ports, protocol))),
+            knocked: knocked.map(|knocked| Both::of(|protocol| runs(knocked, protocol))),
             listeners: listeners
                 .map(|listeners| listeners.iter().map(|lit| listener(lit, lights)).collect()),
             listeners_suppressed: snapshot.listeners_suppressed,
@@ -147,6 +147,12 @@ impl<'a> Live<'a> {
     }
 }
 
+impl From<&KnockedRun> for Knocks {
+    fn from(run: &KnockedRun) -> Self {
+        Self(run.first, run.last, run.attempts, run.refused, run.filtered)
+    }
+}
+
 impl From<&snapshot::Run> for Run {
     fn from(run: &snapshot::Run) -> Self {
         Self {
@@ -157,21 +163,9 @@ impl From<&snapshot::Run> for Run {
     }
 }
 
-fn runs(ports: &[(Port, PortCounts)], protocol: Protocol) -> Vec<Knocks> {
-    let mut runs: Vec<Knocks> = Vec::new();
-    for (port, counts) in ports.iter().filter(|(port, _)| port.protocol == protocol) {
-        let seen = (counts.attempts, counts.refused, counts.filtered);
-        match runs.last_mut() {
-            Some(run)
-                if (run.2, run.3, run.4) == seen
-                    && u32::from(run.1) + 1 == u32::from(port.number) =>
-            {
-                run.1 = port.number;
-            }
-            _ => runs.push(Knocks(port.number, port.number, seen.0, seen.1, seen.2)),
-        }
-    }
-    runs
+fn runs(knocked: &KnockedRuns, protocol: Protocol) -> Vec<Knocks> {
+    let of_it = knocked.0.iter().filter(|run| run.protocol == protocol);
+    of_it.map(Knocks::from).collect()
 }
 
 fn listener<'a>(lit: &'a Lit<'_>, lights: Option<&Lights>) -> Listener<'a> {

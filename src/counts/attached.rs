@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use super::kernel::{Kernel, ListenerEvent, Space, Watcher};
-use super::{ByClass, Knocks, PortCounts, SpaceCounts};
+use super::{ByClass, KnockedRuns, Knocks, PortCounts, SpaceCounts};
 use crate::log::Chain;
 use crate::port::{Port, PortSet, Protocol};
 use crate::privileges::{self, Capability};
@@ -146,10 +146,10 @@ impl Attached {
         !self.thread.is_finished()
     }
 
-    /// The ports that have had a knock since start, with what was counted there, in the order of [`PortSet::iter`]; `None`
-    /// where knocks are not counted. Walks the whole space.
+    /// The ports that have had a knock since start, with what was counted there; `None` where knocks are not counted. Walks
+    /// the whole space.
     #[must_use]
-    pub fn knocked(&self) -> Option<Vec<(Port, PortCounts)>> {
+    pub fn knocked(&self) -> Option<KnockedRuns> {
         let reading = self.kernel.read();
         if !reading.knocks_are_counted() {
             return None;

@@ -109,12 +109,14 @@ impl Https {
         socket.connect(&to.into())?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(DEADLINE))?;
+        // Several small writes make a handshake and a request.
+        stream.set_nodelay(true)?;
         Ok(stream)
     }
 
     /// Without TLS, from where it speaks.
     pub fn ask_plain(&self, to: SocketAddr, path: &str, headers: &str) -> Reply {
-        exchange(self.dial(to).unwrap(), "GET", path, headers)
+        exchange(self.dial(to).unwrap(), "GET", path, headers).unwrap()
     }
 
     pub fn get(&self, to: SocketAddr, path: &str) -> io::Result<Reply> {
@@ -142,20 +144,25 @@ impl Https {
 
 /// The same without TLS.
 pub fn plain(to: SocketAddr, method: &str, path: &str, headers: &str) -> Reply {
-    let stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    try_plain(to, method, path, headers).unwrap()
+}
+
+/// The same where it may fail.
+pub fn try_plain(to: SocketAddr, method: &str, path: &str, headers: &str) -> io::Result<Reply> {
+    let stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
     exchange(stream, method, path, headers)
 }
 
-fn exchange(mut stream: TcpStream, method: &str, path: &str, headers: &str) -> Reply {
+fn exchange(mut stream: TcpStream, method: &str, path: &str, headers: &str) -> io::Result<Reply> {
     // In one piece: who is refused at the first byte would otherwise be cut off in the middle of asking.
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
     );
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    Reply::parse(&String::from_utf8(answer).unwrap()).unwrap()
+    stream.read_to_end(&mut answer)?;
+    Reply::parse(&String::from_utf8(answer).map_err(io::Error::other)?)
 }
 
 /// The header that carries a name and a password.

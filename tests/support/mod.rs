@@ -8,6 +8,8 @@
 )]
 
 pub mod https;
+#[cfg(target_os = "linux")]
+pub mod namespace;
 pub mod pki;
 #[cfg(target_os = "linux")]
 pub mod spaces;
