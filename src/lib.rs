@@ -83,6 +83,8 @@ pub mod dashboards;
 pub mod duration;
 pub mod events;
 pub mod exporter;
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub mod fuzzing;
 pub mod healthcheck;
 pub mod log;
 pub mod lookup;
