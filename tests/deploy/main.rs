@@ -7,6 +7,7 @@
 )]
 
 mod generated;
+mod kubernetes;
 #[path = "../support/mod.rs"]
 mod support;
 mod units;
