@@ -8,6 +8,7 @@
 
 mod generated;
 mod kubernetes;
+mod permissions;
 #[path = "../support/mod.rs"]
 mod support;
 mod units;
