@@ -158,6 +158,12 @@ impl Args {
     }
 }
 
+/// The command line's own definition, from which the man pages and the completions of shells are made.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Flags::command()
+}
+
 impl Flags {
     fn resolve(self) -> Result<Args, clap::Error> {
         let command = self.one_command()?;

@@ -21,7 +21,7 @@ use crate::port::Port;
 use crate::probe::{self, Module, Prober};
 use crate::sockets::{self, Reader, Wanted};
 use crate::web::SettingsFile;
-use crate::{healthcheck, lookup, outside, signal, start, web};
+use crate::{healthcheck, lookup, outside, service_manager, signal, start, web};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -310,6 +310,7 @@ async fn run(
     let end = async {
         let signal = end.await;
         tracing::info!(signal, "ending");
+        service_manager::ending();
     };
     web::serve(listeners, exporter, options, end)
         .await
@@ -318,6 +319,7 @@ async fn run(
 
 /// Takes the first sample, which makes ready; in the polled tier, one more at each interval, by which it counts.
 async fn sample(exporter: Arc<Exporter>, interval: Duration) {
+    let mut is_told = false;
     let mut ticker = tokio::time::interval(interval);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -325,7 +327,14 @@ async fn sample(exporter: Arc<Exporter>, interval: Duration) {
         let ticking = Arc::clone(&exporter);
         // A sample that panics is told in the log; the next one is another.
         let _ = tokio::task::spawn_blocking(move || ticking.tick()).await;
-        if exporter.tier() != Tier::Polled && exporter.is_ready() {
+        if !exporter.is_ready() {
+            continue;
+        }
+        if !is_told {
+            service_manager::ready(&format!("counting in tier {}", exporter.tier().as_str()));
+            is_told = true;
+        }
+        if exporter.tier() != Tier::Polled {
             return;
         }
     }
@@ -339,9 +348,17 @@ async fn reload(
 ) {
     loop {
         requests.next().await;
+        let tier = exporter.tier().as_str();
         let (exporter, settings) = (Arc::clone(&exporter), settings.clone());
+        service_manager::reloading();
         // Whether it went well is told in the log; one that panics is told there too.
-        let _ =
+        let result =
             tokio::task::spawn_blocking(move || web::reload(&*exporter, settings.as_deref())).await;
+        service_manager::reloaded(&match result {
+            Ok(Ok(())) => format!("counting in tier {tier}"),
+            _ => format!(
+                "counting in tier {tier}, by an earlier configuration: the log says what is wrong with the new one"
+            ),
+        });
     }
 }

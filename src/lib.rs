@@ -54,6 +54,7 @@
 //! | [`client`] | asks a running exporter; names hyper | what is asked for, and what an answer means |
 //! | [`healthcheck`] | whether a running exporter is healthy | how it is asked |
 //! | [`privileges`] | capabilities: what is held, and giving it up | what they are wanted for |
+//! | [`service_manager`] | tells systemd: ready, reloading, ending | what it tells of |
 //! | [`log`], [`signal`], [`build_info`] | the log, the signals, what the binary was built from | everything else |
 //!
 //! # What always holds
@@ -98,6 +99,7 @@ pub mod probe;
 pub mod refusals;
 pub mod registry;
 pub mod sampler;
+pub mod service_manager;
 pub mod signal;
 pub mod snapshot;
 pub mod sockets;

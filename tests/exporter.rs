@@ -428,3 +428,39 @@ fn many_expected_events_hide_no_unexpected_one_and_are_counted() {
     exporter.logged(&["level=WARN", "listener opened", &format!(" port={strict} ")]);
     assert_eq!(told(&mut exporter, open), 100);
 }
+
+/// sd_notify(3): what a unit of `Type=notify` goes by.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_service_manager_is_told_when_it_is_ready_reloads_and_ends() {
+    let watching = Watching::new("watch: [{name: dark, ports: [561]}]\n");
+    let socket_path = watching.folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket_path).unwrap();
+    manager.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    let told = || {
+        let mut message = [0; 4096];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    };
+    let mut command = std::process::Command::new(support::program());
+    command
+        .arg("--web.listen-address=127.0.0.1:0")
+        .args(["--collector.tier=polled", "--config.file"])
+        .arg(watching.path())
+        .env("NOTIFY_SOCKET", &socket_path);
+    let mut exporter = Exporter::listening(command);
+    assert_eq!(told(), "READY=1\nSTATUS=counting in tier polled\n");
+    assert_eq!(get(exporter.address, "/-/ready").0, 200);
+
+    exporter.process.signal("HUP");
+    assert!(told().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert_eq!(told(), "READY=1\nSTATUS=counting in tier polled\n");
+    watching.change("watch: 7\n");
+    exporter.process.signal("HUP");
+    assert!(told().starts_with("RELOADING=1\n"));
+    assert!(told().contains("by an earlier configuration"));
+
+    exporter.process.signal("TERM");
+    assert_eq!(told(), "STOPPING=1\n");
+    assert!(exporter.process.ended().success());
+}
