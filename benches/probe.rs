@@ -319,16 +319,22 @@ fn scrapes(server: &Server, bounds: &mut Bounds) {
             "descriptors are bounded",
             most <= at_a_time + OTHER_DESCRIPTORS,
         );
-        // The clients of this benchmark itself leave a few.
-        bounds.hold("no probe is left in TIME-WAIT", waiting <= 2 * ROUNDS + 10);
+        bounds.hold("no probe is left in TIME-WAIT", waiting == 0);
     }
 }
 
-/// Sockets of the calling thread's network namespace that are in TIME-WAIT.
+/// Sockets of the calling thread's network namespace that are in TIME-WAIT, of connections to the host that is probed.
 fn in_time_wait() -> usize {
-    let text = fs::read_to_string("/proc/thread-self/net/sockstat").unwrap();
-    let mut words = text.split_whitespace().skip_while(|word| *word != "tw");
-    words.nth(1).unwrap().parse().unwrap()
+    const TIME_WAIT: &str = "06";
+    let [a, b, c, d] = TARGET.parse::<Ipv4Addr>().unwrap().octets();
+    let target = format!("{d:02X}{c:02X}{b:02X}{a:02X}:");
+    let text = fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let is_one = |line: &&str| {
+        let mut words = line.split_whitespace().skip(2);
+        words.next().is_some_and(|peer| peer.starts_with(&target))
+            && words.next() == Some(TIME_WAIT)
+    };
+    text.lines().filter(is_one).count()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::bucket::{Bucket, Turn};
+use super::bucket::Bucket;
 use super::finding::{Finding, Outcome, Reason, State};
 use super::module::Module;
 use super::report::Findings;
@@ -257,32 +257,21 @@ impl Lane {
             *held = Held::default();
             job.places.acquire().await.ok()?
         };
-        let [of_module, of_all] = job.buckets();
-        // Kept until there is one of everybody's too, so that the module saves up none meanwhile.
-        let turn = Self::token(of_module.0, of_module.1, held).await;
-        drop(Self::token(of_all.0, of_all.1, held).await);
-        drop(turn);
+        let buckets = job.buckets();
+        if !Bucket::take_both(buckets, Instant::now()) {
+            *held = Held::default();
+            let [(of_module, rate), (of_all, rate_of_all)] = buckets;
+            // Kept until there is one of everybody's too, so that the module saves up none meanwhile.
+            let turn = of_module.take(rate).await;
+            drop(of_all.take(rate_of_all).await);
+            drop(turn);
+        }
         // Where there is nothing to wait for, others have their turn all the same.
         tokio::task::consume_budget().await;
         if held.socket.is_none() {
             held.socket = Some(job.bounds.sockets.acquire().await.ok()?);
         }
         Some(place)
-    }
-
-    /// Waits for a token, and gives the right to the next one: whoever keeps it keeps the others waiting.
-    async fn token<'a>(bucket: &'a Bucket, rate: u32, held: &mut Held<'_>) -> Turn<'a> {
-        let turn = if let Some(turn) = bucket.try_turn() {
-            turn
-        } else {
-            *held = Held::default();
-            bucket.turn().await
-        };
-        while let Err(due) = bucket.take(rate, Instant::now(), &turn) {
-            *held = Held::default();
-            sleep_until(due).await;
-        }
-        turn
     }
 
     /// Waits for the outcome of a TCP question, and pays for each SYN that the system sends again meanwhile.
