@@ -15,9 +15,11 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 mod limiter;
 mod line;
+mod once_per;
 mod sink;
 
 pub use limiter::Limiter;
+pub use once_per::OncePer;
 use sink::Sink;
 
 /// The least level that is written.

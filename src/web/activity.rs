@@ -36,9 +36,24 @@ struct State {
     since: Instant,
     /// Requests that are being answered.
     working: usize,
-    /// When each answer that is on its way began it, the oldest first.
-    writing: VecDeque<(u64, Instant)>,
+    /// The answers that are on their way, the oldest first.
+    writing: VecDeque<Answer>,
     next: u64,
+}
+
+/// An answer that is on its way.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    number: u64,
+    since: Instant,
+    bytes: usize,
+}
+
+/// What waits for a client to take it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) answers: usize,
+    pub(super) bytes: usize,
 }
 
 impl Activity {
@@ -98,21 +113,25 @@ impl Activity {
         matches!(self.now().0, Phase::Idle | Phase::Head)
     }
 
-    /// How many answers are on their way.
-    pub(super) fn writing(&self) -> usize {
-        self.lock().writing.len()
+    /// How many answers are on their way, and how large they are.
+    pub(super) fn waiting(&self) -> Waiting {
+        let state = self.lock();
+        Waiting {
+            answers: state.writing.len(),
+            bytes: state.writing.iter().map(|answer| answer.bytes).sum(),
+        }
     }
 
     /// When the oldest of them began.
     pub(super) fn oldest_answer(&self) -> Option<Instant> {
-        self.lock().writing.front().map(|(_, began)| *began)
+        self.lock().writing.front().map(|answer| answer.since)
     }
 
     /// When it is time to close; never while a request is being answered and no answer waits to be taken.
     pub(super) fn due(&self, options: &Options) -> Option<Instant> {
         let state = self.lock();
         let (since, time) = match (state.writing.front(), state.phase()) {
-            (Some((_, oldest)), _) => (*oldest, options.write_timeout),
+            (Some(oldest), _) => (oldest.since, options.write_timeout),
             (None, Phase::Idle) => (state.since, options.idle_timeout),
             (None, Phase::Head) => (state.since, options.head_timeout),
             (None, _) => return None,
@@ -124,7 +143,7 @@ impl Activity {
         let state = self.lock();
         let phase = state.phase();
         match state.writing.front() {
-            Some((_, oldest)) if phase == Phase::Writing => (phase, *oldest),
+            Some(oldest) if phase == Phase::Writing => (phase, oldest.since),
             _ => (phase, state.since),
         }
     }
@@ -160,8 +179,8 @@ impl State {
 pub(super) struct Work(Option<Arc<Activity>>);
 
 impl Work {
-    /// The answer begins its way, and has come to its end when what this returns is dropped.
-    pub(super) fn answered(mut self) -> Delivery {
+    /// The answer, of so many bytes, begins its way, and has come to its end when what this returns is dropped.
+    pub(super) fn answered(mut self, bytes: usize) -> Delivery {
         let Some(activity) = self.0.take() else {
             return Delivery(None);
         };
@@ -169,7 +188,11 @@ impl Work {
         state.working -= 1;
         let number = state.next;
         state.next += 1;
-        state.writing.push_back((number, Instant::now()));
+        state.writing.push_back(Answer {
+            number,
+            since: Instant::now(),
+            bytes,
+        });
         drop(state);
         Delivery(Some((activity, number)))
     }
@@ -200,7 +223,7 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some((activity, number)) = self.0.take() {
             let mut state = activity.lock();
-            state.writing.retain(|(other, _)| *other != number);
+            state.writing.retain(|answer| answer.number != number);
             state.rest();
         }
     }
@@ -221,7 +244,7 @@ mod tests {
         assert_eq!(activity.due(&options), None);
         activity.drained();
         assert_eq!(activity.now().0, Phase::Busy);
-        work.answered().until_drained();
+        work.answered(0).until_drained();
         assert_eq!(activity.now().0, Phase::Writing);
         activity.drained();
         assert_eq!(activity.now().0, Phase::Idle);
@@ -233,20 +256,21 @@ mod tests {
     fn an_answer_that_is_not_taken_is_due_whatever_else_is_asked() {
         let activity = Arc::new(Activity::new());
         let options = Options::default();
-        let stuck = activity.begin().answered();
+        let stuck = activity.begin().answered(10);
         let due = activity.due(&options);
         let others: Vec<Work> = (0..3).map(|_| activity.begin()).collect();
         assert_eq!(activity.now().0, Phase::Busy);
         assert_eq!(activity.due(&options), due);
         let mut others = others.into_iter();
-        let taken = others.next().unwrap().answered();
-        assert_eq!(activity.writing(), 2);
+        let taken = others.next().unwrap().answered(7);
+        let waiting = |answers, bytes| Waiting { answers, bytes };
+        assert_eq!(activity.waiting(), waiting(2, 17));
         drop(taken);
         drop(others);
         assert_eq!(activity.now().0, Phase::Writing);
         assert_eq!(activity.due(&options), due);
         drop(stuck);
         assert_eq!(activity.now().0, Phase::Idle);
-        assert_eq!(activity.writing(), 0);
+        assert_eq!(activity.waiting(), waiting(0, 0));
     }
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -25,10 +25,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::Options;
 use super::activity::{Activity, Delivery};
+use super::peer::{self, PEERS_TOLD};
 use super::places::Place;
 use super::routes::Front;
 use super::tls::{self, Failure};
-use crate::log::Limiter;
+use crate::log::OncePer;
 use crate::refusals::Reason;
 
 /// Bytes of a request's head, and of an answer's head that wait to be written.
@@ -135,16 +136,17 @@ impl Connection {
     }
 
     fn refuse(&self, reason: Reason, error: &str) {
-        static HANDSHAKES: Limiter = Limiter::new(2, Duration::from_secs(60));
-        static CERTIFICATES: Limiter = Limiter::new(2, Duration::from_secs(60));
+        static HANDSHAKES: OncePer<Ipv6Addr> = OncePer::new(PEERS_TOLD, Duration::from_secs(60));
+        static CERTIFICATES: OncePer<Ipv6Addr> = OncePer::new(PEERS_TOLD, Duration::from_secs(60));
 
         self.options.refusals.count(reason);
         let peer = self.peer;
+        let network = peer::network(peer.ip());
         if reason == Reason::ClientCertificate {
-            if let Some(left_out) = CERTIFICATES.admit() {
+            if let Some(left_out) = CERTIFICATES.admit(network) {
                 tracing::warn!(%peer, error, left_out, "client certificate refused");
             }
-        } else if let Some(left_out) = HANDSHAKES.admit() {
+        } else if let Some(left_out) = HANDSHAKES.admit(network) {
             tracing::warn!(%peer, error, left_out, "TLS handshake failed");
         }
     }
@@ -161,7 +163,9 @@ impl Connection {
         let service = service_fn(async |request| {
             let work = activity.begin();
             let response = front.answer(peer, &request).await;
-            place.answered(work).until_drained();
+            place
+                .answered(work, length(response.body()))
+                .until_drained();
             Ok::<_, Infallible>(response)
         });
         let connection = http1::Builder::new()
@@ -189,7 +193,8 @@ impl Connection {
                 async move {
                     let is_head = *request.method() == Method::HEAD;
                     let response = front.answer(peer, &request).await;
-                    Ok::<_, Infallible>(in_chunks(response, place.answered(work), is_head))
+                    let delivery = place.answered(work, length(response.body()));
+                    Ok::<_, Infallible>(in_chunks(response, delivery, is_head))
                 }
             })
         };
@@ -204,6 +209,11 @@ impl Connection {
             .serve_connection(TokioIo::new(stream), service);
         drive(connection, &place, &options, closing).await
     }
+}
+
+/// How much memory an answer holds until it is taken.
+fn length(body: &Full<Bytes>) -> usize {
+    usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX)
 }
 
 /// What hyper's two kinds of connection have in common.

@@ -1,11 +1,15 @@
 //! Content encodings: whether a client wants gzip, and gzip.
 
 use std::io::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::HeaderMap;
+use hyper::body::Bytes;
 use hyper::header::{ACCEPT_ENCODING, HeaderValue};
+
+use crate::api::Document;
 
 /// Whether gzip is what the client likes best, or as much as no encoding at all (RFC 9110, section 12.5.3).
 pub(super) fn wants_gzip(headers: &HeaderMap) -> bool {
@@ -62,10 +66,46 @@ pub(super) fn gzip(text: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
+/// A document as it was last compressed: whoever asks for the same content gets the same memory.
+#[derive(Debug, Default)]
+pub(super) struct Packed(Mutex<Option<(String, Bytes)>>);
+
+impl Packed {
+    /// The document, compressed. Blocks while somebody else compresses it.
+    pub(super) fn gzip(&self, document: &Document) -> io::Result<Bytes> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((id, packed)) = &*last
+            && *id == document.id
+        {
+            return Ok(packed.clone());
+        }
+        let mut packed = gzip(&document.json)?;
+        packed.shrink_to_fit();
+        let packed = Bytes::from(packed);
+        *last = Some((document.id.clone(), packed.clone()));
+        Ok(packed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_document_is_compressed_once_for_all_who_ask_for_it() {
+        let packed = Packed::default();
+        let document = |text: &str| Document {
+            json: text.as_bytes().into(),
+            id: text.to_owned(),
+        };
+        let first = packed.gzip(&document("one")).unwrap();
+        let again = packed.gzip(&document("one")).unwrap();
+        assert_eq!(first.as_ptr(), again.as_ptr());
+        let other = packed.gzip(&document("two")).unwrap();
+        assert_ne!(other, first);
+        assert_eq!(packed.gzip(&document("one")).unwrap(), first);
+    }
 
     fn wants(values: &[&str]) -> bool {
         let mut headers = HeaderMap::new();

@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+/// How many peers the log names in a minute, each once for each kind of refusal; of the others it tells the number.
+pub(super) const PEERS_TOLD: usize = 64;
+
 /// What one host commonly has for itself: an IPv4 address, or the first 64 bits of an IPv6 address.
 pub(super) fn network(peer: IpAddr) -> Ipv6Addr {
     match peer.to_canonical() {

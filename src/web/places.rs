@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::activity::{Activity, Delivery, Phase, Work};
+use super::activity::{Activity, Delivery, Phase, Waiting, Work};
 use super::peer;
 
 /// Connections at a time, where descriptors allow it.
 const MOST: usize = 1024;
-/// Answers that may wait for their clients at a time: a client that asks and does not read costs memory.
-const MOST_WRITING: usize = 64;
+/// What may wait for clients at a time, all connections together: a client that asks and does not read costs memory.
+const MOST_WAITING: Waiting = Waiting {
+    answers: 64,
+    bytes: 64 << 20,
+};
 
 /// Half the descriptors the process may open, [`MOST`] at most: the readers need some too.
 pub(super) fn room() -> usize {
@@ -112,16 +115,42 @@ impl Taken {
         held.is_some()
     }
 
-    /// Whatever else the connection is at: it holds an answer for the longest time.
-    fn close_slowest(&mut self) {
+    fn waiting(&self) -> Waiting {
+        let each = self.by.values().map(|held| held.activity.waiting());
+        each.fold(Waiting::default(), |all, one| Waiting {
+            answers: all.answers + one.answers,
+            bytes: all.bytes.saturating_add(one.bytes),
+        })
+    }
+
+    /// Closes connections until no more waits than may. A single answer may be of any size.
+    fn give_up_the_slowest(&mut self) {
+        loop {
+            let waiting = self.waiting();
+            let is_bounded = waiting.answers <= MOST_WAITING.answers
+                && (waiting.bytes <= MOST_WAITING.bytes || waiting.answers <= 1);
+            if is_bounded || !self.close_slowest() {
+                return;
+            }
+        }
+    }
+
+    /// Of the peer for which the most answers wait, the connection on which one has done so for the longest time, whatever else
+    /// it is at.
+    fn close_slowest(&mut self) -> bool {
+        let mut answers: HashMap<Ipv6Addr, usize> = HashMap::new();
+        for held in self.by.values() {
+            *answers.entry(held.peer).or_insert(0) += held.activity.waiting().answers;
+        }
         let slowest = self
             .by
             .iter()
-            .filter_map(|(&number, held)| Some((held.activity.oldest_answer()?, number)))
+            .filter_map(|(&number, held)| {
+                let since = held.activity.oldest_answer()?;
+                Some((Reverse(answers.get(&held.peer).copied()), since, number))
+            })
             .min();
-        if let Some((_, number)) = slowest {
-            self.close(number);
-        }
+        slowest.is_some_and(|(.., number)| self.close(number))
     }
 }
 
@@ -144,15 +173,11 @@ impl Place {
         self.activity.closed().await;
     }
 
-    /// An answer begins its way. If too many are on theirs, the connection on which one has been so for the longest time is
-    /// given up.
-    pub(super) fn answered(&self, work: Work) -> Delivery {
-        let delivery = work.answered();
-        let mut taken = self.places.taken();
-        let writing: usize = taken.by.values().map(|held| held.activity.writing()).sum();
-        if writing > MOST_WRITING {
-            taken.close_slowest();
-        }
+    /// An answer of so many bytes begins its way. If too much waits to be taken, the connection that has let it wait for the
+    /// longest time is given up, of the peer for which the most answers wait.
+    pub(super) fn answered(&self, work: Work, bytes: usize) -> Delivery {
+        let delivery = work.answered(bytes);
+        self.places.taken().give_up_the_slowest();
         delivery
     }
 }
@@ -217,19 +242,46 @@ mod tests {
         assert!(places.take(PEER).is_some());
     }
 
+    /// A connection on which an answer of so many bytes waits.
+    fn stuck(places: &Places, peer: IpAddr, bytes: usize) -> Place {
+        let place = places.take(peer).unwrap();
+        place
+            .answered(place.activity().begin(), bytes)
+            .until_drained();
+        place
+    }
+
     #[test]
     fn answers_that_nobody_takes_are_given_up_oldest_first() {
-        let places = Places::new(10 * MOST_WRITING);
+        let places = Places::new(10 * MOST_WAITING.answers);
         let idle = places.take(PEER).unwrap();
-        let writing: Vec<Place> = (0..=MOST_WRITING)
-            .map(|_| places.take(PEER).unwrap())
-            .inspect(|place| {
-                let work = place.activity().begin();
-                place.answered(work).until_drained();
-            })
+        let writing: Vec<Place> = (0..=MOST_WAITING.answers)
+            .map(|_| stuck(&places, PEER, 1))
             .collect();
         assert!(is_closed(&writing[0]));
         assert!(!writing[1..].iter().any(is_closed));
         assert!(!is_closed(&idle));
+    }
+
+    #[test]
+    fn large_answers_are_fewer() {
+        let places = Places::new(100);
+        let writing: Vec<Place> = (0..20).map(|_| stuck(&places, PEER, 8 << 20)).collect();
+        assert!(writing[..12].iter().all(is_closed));
+        assert!(!writing[12..].iter().any(is_closed));
+        // One alone may be larger than all together.
+        drop(writing);
+        let alone = stuck(&places, PEER, 2 * MOST_WAITING.bytes);
+        assert!(!is_closed(&alone));
+    }
+
+    #[test]
+    fn who_takes_nothing_drives_out_himself() {
+        let places = Places::new(100);
+        let other = stuck(&places, "192.0.2.1".parse().unwrap(), 4 << 20);
+        let crowd: Vec<Place> = (0..40).map(|_| stuck(&places, PEER, 4 << 20)).collect();
+        assert!(!is_closed(&other));
+        assert!(crowd[..25].iter().all(is_closed));
+        assert!(!crowd[25..].iter().any(is_closed));
     }
 }

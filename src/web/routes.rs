@@ -1,7 +1,7 @@
 //! The routes: what is answered where.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +13,13 @@ use tokio::sync::Semaphore;
 
 use super::asked::Asked;
 use super::auth::{Gate, Verdict};
+use super::encoding::Packed;
+use super::peer::{self, PEERS_TOLD};
 use super::rate::Bucket;
 use super::settings::{Settings, SettingsFile};
 use super::{DashboardUrl, Options, Site, TelemetryPath, encoding, landing, map, probe};
 use crate::api::Document;
-use crate::log::Limiter;
+use crate::log::{Limiter, OncePer};
 use crate::refusals::{Reason, Refusals};
 
 /// Scrapes that are worked on at a time. They wait for the same sampler and would only fill the memory together.
@@ -65,6 +67,8 @@ pub(super) struct Front {
     asked: Asked,
     /// One permit for each scrape that is worked on.
     worked_on: Arc<Semaphore>,
+    ports: Arc<Packed>,
+    facts: Arc<Packed>,
     settings: Option<Arc<SettingsFile>>,
     gate: Gate,
     bucket: Bucket,
@@ -84,6 +88,8 @@ impl Front {
             dashboard: options.dashboard_url.clone(),
             asked: Asked::new(options.max_requests),
             worked_on: Arc::new(Semaphore::new(WORKED_ON)),
+            ports: Arc::default(),
+            facts: Arc::default(),
             settings: options.settings.clone(),
             gate: Gate::new()?,
             bucket: Bucket::default(),
@@ -169,15 +175,19 @@ impl Front {
     }
 
     fn refused(&self, peer: SocketAddr, reason: Reason, user: Option<&str>) {
-        static PASSWORDS: Limiter = Limiter::new(2, Duration::from_secs(60));
-        static OTHERS: Limiter = Limiter::new(2, Duration::from_secs(60));
+        // Who tries passwords does not hide who asks too often, nor the other way round.
+        static PASSWORDS: OncePer<(Ipv6Addr, Option<String>)> =
+            OncePer::new(PEERS_TOLD, Duration::from_secs(60));
+        static OTHERS: OncePer<(Ipv6Addr, Reason)> =
+            OncePer::new(PEERS_TOLD, Duration::from_secs(60));
 
         self.refusals.count(reason);
-        let limiter = match reason {
-            Reason::BasicAuth => &PASSWORDS,
-            _ => &OTHERS,
+        let network = peer::network(peer.ip());
+        let admitted = match reason {
+            Reason::BasicAuth => PASSWORDS.admit((network, user.map(str::to_owned))),
+            _ => OTHERS.admit((network, reason)),
         };
-        if let Some(left_out) = limiter.admit() {
+        if let Some(left_out) = admitted {
             let reason = reason.as_str();
             tracing::warn!(%peer, reason, user, left_out, "request refused");
         }
@@ -199,11 +209,11 @@ impl Front {
             Route::Landing => self.landing(peer).await,
             Route::Map => map::map(self.dashboard.as_ref()),
             Route::Ports => {
-                self.document(peer, request.headers(), <dyn Site>::ports)
+                self.document(peer, request.headers(), &self.ports, <dyn Site>::ports)
                     .await
             }
             Route::Facts => {
-                self.document(peer, request.headers(), <dyn Site>::facts)
+                self.document(peer, request.headers(), &self.facts, <dyn Site>::facts)
                     .await
             }
             Route::Probe => probe::answer(&*self.site, &self.refusals, request).await,
@@ -301,7 +311,8 @@ impl Front {
         let as_gzip = encoding::wants_gzip(headers);
         let made = self
             .work(peer, move |site| {
-                packed(site.scrape()?.into_bytes(), as_gzip)
+                let text = site.scrape()?.into_bytes();
+                packed(text, as_gzip)
             })
             .await;
         match made {
@@ -315,6 +326,7 @@ impl Front {
         &self,
         peer: SocketAddr,
         headers: &HeaderMap,
+        packed: &Arc<Packed>,
         ask: impl Fn(&dyn Site) -> Option<Document> + Send + 'static,
     ) -> Answer {
         let as_gzip = encoding::wants_gzip(headers);
@@ -323,6 +335,7 @@ impl Front {
             .iter()
             .cloned()
             .collect();
+        let packed = Arc::clone(packed);
         let made = self
             .work(peer, move |site| {
                 let document = ask(site)?;
@@ -332,7 +345,7 @@ impl Front {
                     return Some((tag, None));
                 }
                 let body = if as_gzip {
-                    packed(document.json.to_vec(), true)?.into()
+                    packed.gzip(&document).ok()?
                 } else {
                     Bytes::from_owner(document.json)
                 };
@@ -377,7 +390,7 @@ impl Front {
         work: impl FnOnce(&dyn Site) -> Option<T> + Send + 'static,
     ) -> Result<T, Answer> {
         let Some(asked) = self.asked.ask(peer.ip()) else {
-            self.refusals.count(Reason::Overload);
+            self.refused(peer, Reason::Overload, None);
             return Err(unavailable(
                 "Too many scrapes at a time. The limit is --web.max-requests.\n",
             ));
@@ -396,12 +409,15 @@ impl Front {
     }
 }
 
+/// A text as it is sent: what it grew by and does not need is given back, because it may wait for its client.
 fn packed(text: Vec<u8>, as_gzip: bool) -> Option<Vec<u8>> {
-    if as_gzip {
-        encoding::gzip(&text).ok()
+    let mut body = if as_gzip {
+        encoding::gzip(&text).ok()?
     } else {
-        Some(text)
-    }
+        text
+    };
+    body.shrink_to_fit();
+    Some(body)
 }
 
 /// A body, with what caches must know of it.
