@@ -1,17 +1,41 @@
-//! The scrapes that are asked for: so many at a time, and of one peer not all of them.
+//! The scrapes that are asked for: so many at a time, of one peer not all of them, and peers in turn.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::peer;
+
+/// Scrapes that are worked on at a time. They wait for the same sampler and would only fill the memory together.
+const WORKED_ON: usize = 2;
 
 /// The scrapes at a time.
 #[derive(Debug)]
 pub(super) struct Asked {
     /// `None`: any number.
     most: Option<usize>,
-    by_peer: Arc<Mutex<HashMap<Ipv6Addr, usize>>>,
+    by_peer: Arc<Mutex<HashMap<Ipv6Addr, Peer>>>,
+    /// One permit for each scrape that is worked on.
+    worked_on: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    scrapes: usize,
+    /// One permit for each of the peer's scrapes that stands in line with those of others. As there are no more of them than are
+    /// worked on at a time, who asks once waits for a few of each other peer's, however many they have asked for.
+    in_line: Arc<Semaphore>,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Self {
+            scrapes: 0,
+            in_line: Arc::new(Semaphore::new(WORKED_ON)),
+        }
+    }
 }
 
 impl Asked {
@@ -21,6 +45,7 @@ impl Asked {
         Self {
             most: (most > 0).then_some(most),
             by_peer: Arc::default(),
+            worked_on: Arc::new(Semaphore::new(WORKED_ON)),
         }
     }
 
@@ -29,15 +54,18 @@ impl Asked {
         let peer = peer::network(peer);
         let mut by_peer = lock(&self.by_peer);
         if let Some(most) = self.most {
-            let all: usize = by_peer.values().sum();
-            let own = by_peer.get(&peer).copied().unwrap_or(0);
+            let all: usize = by_peer.values().map(|peer| peer.scrapes).sum();
+            let own = by_peer.get(&peer).map_or(0, |peer| peer.scrapes);
             if all >= most || own >= most - most / 4 {
                 return None;
             }
         }
-        *by_peer.entry(peer).or_insert(0) += 1;
+        let entry = by_peer.entry(peer).or_default();
+        entry.scrapes += 1;
         Some(Scrape {
             peer,
+            in_line: Arc::clone(&entry.in_line),
+            worked_on: Arc::clone(&self.worked_on),
             by_peer: Arc::clone(&self.by_peer),
         })
     }
@@ -47,22 +75,45 @@ impl Asked {
 #[derive(Debug)]
 pub(super) struct Scrape {
     peer: Ipv6Addr,
-    by_peer: Arc<Mutex<HashMap<Ipv6Addr, usize>>>,
+    in_line: Arc<Semaphore>,
+    worked_on: Arc<Semaphore>,
+    by_peer: Arc<Mutex<HashMap<Ipv6Addr, Peer>>>,
+}
+
+/// Leave to work on a scrape, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _worked_on: OwnedSemaphorePermit,
+    _in_line: OwnedSemaphorePermit,
+    _scrape: Scrape,
+}
+
+impl Scrape {
+    /// Waits until the scrape may be worked on; `None` never comes, because nothing closes the line.
+    pub(super) async fn turn(self) -> Option<Turn> {
+        let in_line = Arc::clone(&self.in_line).acquire_owned().await.ok()?;
+        let worked_on = Arc::clone(&self.worked_on).acquire_owned().await.ok()?;
+        Some(Turn {
+            _worked_on: worked_on,
+            _in_line: in_line,
+            _scrape: self,
+        })
+    }
 }
 
 impl Drop for Scrape {
     fn drop(&mut self) {
         let mut by_peer = lock(&self.by_peer);
-        if let Some(count) = by_peer.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(peer) = by_peer.get_mut(&self.peer) {
+            peer.scrapes -= 1;
+            if peer.scrapes == 0 {
                 by_peer.remove(&self.peer);
             }
         }
     }
 }
 
-fn lock(by_peer: &Mutex<HashMap<Ipv6Addr, usize>>) -> MutexGuard<'_, HashMap<Ipv6Addr, usize>> {
+fn lock(by_peer: &Mutex<HashMap<Ipv6Addr, Peer>>) -> MutexGuard<'_, HashMap<Ipv6Addr, Peer>> {
     by_peer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -98,5 +149,30 @@ mod tests {
         let asked = Asked::new(0);
         let held: Vec<Option<Scrape>> = (0..1000).map(|_| asked.ask(ONE)).collect();
         assert!(held.iter().all(Option::is_some));
+    }
+
+    #[tokio::test]
+    async fn who_asks_once_does_not_wait_for_all_that_another_has_asked_for() {
+        let asked = Asked::new(0);
+        let (done, order) = std::sync::mpsc::channel();
+        let turn = |peer: IpAddr| {
+            let (scrape, done) = (asked.ask(peer).unwrap(), done.clone());
+            async move {
+                let turn = scrape.turn().await.unwrap();
+                tokio::task::yield_now().await;
+                done.send(peer).unwrap();
+                drop(turn);
+            }
+        };
+        let mut all: Vec<_> = (0..20).map(|_| tokio::spawn(turn(ONE))).collect();
+        tokio::task::yield_now().await;
+        all.push(tokio::spawn(turn(OTHER)));
+        for task in all {
+            task.await.unwrap();
+        }
+        let order: Vec<IpAddr> = order.try_iter().collect();
+        let place = order.iter().position(|peer| *peer == OTHER).unwrap();
+        assert!(place <= 2 * WORKED_ON, "{place} were before");
+        assert!(lock(&asked.by_peer).is_empty());
     }
 }

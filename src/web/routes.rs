@@ -9,7 +9,6 @@ use http_body_util::Full;
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
-use tokio::sync::Semaphore;
 
 use super::asked::Asked;
 use super::auth::{Gate, Verdict};
@@ -21,9 +20,6 @@ use super::{DashboardUrl, Options, Site, TelemetryPath, encoding, landing, map, 
 use crate::api::Document;
 use crate::log::{Limiter, OncePer};
 use crate::refusals::{Reason, Refusals};
-
-/// Scrapes that are worked on at a time. They wait for the same sampler and would only fill the memory together.
-const WORKED_ON: usize = 2;
 
 /// How old a sample the landing page shows without asking for a new one, and how long it waits for that.
 const GLANCE_AGE: Duration = Duration::from_secs(5);
@@ -65,8 +61,6 @@ pub(super) struct Front {
     telemetry: TelemetryPath,
     dashboard: Option<DashboardUrl>,
     asked: Asked,
-    /// One permit for each scrape that is worked on.
-    worked_on: Arc<Semaphore>,
     ports: Arc<Packed>,
     facts: Arc<Packed>,
     settings: Option<Arc<SettingsFile>>,
@@ -87,7 +81,6 @@ impl Front {
             telemetry: options.telemetry_path.clone(),
             dashboard: options.dashboard_url.clone(),
             asked: Asked::new(options.max_requests),
-            worked_on: Arc::new(Semaphore::new(WORKED_ON)),
             ports: Arc::default(),
             facts: Arc::default(),
             settings: options.settings.clone(),
@@ -395,13 +388,13 @@ impl Front {
                 "Too many scrapes at a time. The limit is --web.max-requests.\n",
             ));
         };
-        let Ok(turn) = Arc::clone(&self.worked_on).acquire_owned().await else {
+        let Some(turn) = asked.turn().await else {
             return Err(failed());
         };
         let site = Arc::clone(&self.site);
         let made = tokio::task::spawn_blocking(move || {
             // Held by the work and not by the one who waits for it, who may hang up and ask again.
-            let _held = (asked, turn);
+            let _held = turn;
             work(&*site)
         })
         .await;
