@@ -11,7 +11,7 @@ const PAGE: &str = include_str!("map.html");
 
 /// The page may ask its own server, and nothing else may be loaded, run, framed or sent. Its style sheet and its script are
 /// told by their SHA-256; a browser that knows trusted types refuses to make markup of text whatever the script does.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-5DswKdQrK2ztU6s2J1zbE5nohWZVRC+5YobsIxvbUTY='; script-src 'sha256-sgifpnzIAYo54lzosUBKFI1BiFmWZjlVs4FOYOB+4Wk='; connect-src 'self'; base-uri 'none'; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-jfKlwlZ1CD1ONUX53BY2NZdDTSyXyJCC0QQjoxF+exU='; script-src 'sha256-Va2NZFZsLiyOBBbZ2dzyXAzXm5EeUZ+AfraKK7xGEaM='; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// The page, leading to a dashboard where there is one.
