@@ -7,16 +7,20 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use support::https::{Https, plain};
+use support::https::{Https, basic, plain};
 use support::pki::{Authority, Identity, Purpose};
 use support::{Exporter, Prometheus, Scrape, wait_for};
 use tokio_rustls::rustls::ALL_VERSIONS;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
+
+/// Of "password".
+const HASH: &str = "$2y$05$abcdefghijklmnopqrstuuWG29KuyeAicPCJODk1zjyGvyQUU2awu";
 
 /// An authority with a server's certificate, and the files that name it.
 struct Site {
@@ -41,10 +45,11 @@ impl Site {
     }
 
     /// Another certificate and key, one file after the other, as an editor or a copy does it.
-    fn renew(&self, authority: &Authority) {
+    fn renew(&self, authority: &Authority) -> Identity {
         let server = authority.issue(Purpose::Server, &["localhost"]);
         std::fs::write(self.path().join("server.pem"), &server.certificate).unwrap();
         std::fs::write(self.path().join("key.pem"), &server.key).unwrap();
+        server
     }
 
     /// Writes the web configuration: these keys of `tls_server_config`, and these lines behind.
@@ -79,7 +84,11 @@ impl Site {
 }
 
 fn scrape(client: &Https, exporter: &Exporter) -> Scrape {
-    let reply = client.get(exporter.address, "/metrics").unwrap();
+    scrape_at(client, exporter.address)
+}
+
+fn scrape_at(client: &Https, address: SocketAddr) -> Scrape {
+    let reply = client.get(address, "/metrics").unwrap();
     assert_eq!(reply.status, 200, "{reply:?}");
     Scrape(reply.body)
 }
@@ -234,6 +243,136 @@ fn an_expired_certificate_is_called_so() {
     assert_eq!(counted, 1.0);
 }
 
+/// An attempt that is refused, and what is told of it.
+struct Attempt {
+    what: &'static str,
+    client: Https,
+    headers: String,
+    reason: &'static str,
+    told: &'static str,
+}
+
+/// Each with an exporter of its own: once from one address; again and again from there; once from another address.
+#[test]
+fn a_refusal_is_counted_each_time_and_told_once_for_each_address() {
+    let site = Site::new();
+    let issue = |names| site.authority.issue(Purpose::Client, names);
+    let good = site.client_as(&issue(&["prometheus.example"]));
+    let expired = site
+        .authority
+        .issue_expired(Purpose::Client, &["prometheus.example"]);
+    let stranger = Authority::new("stranger").issue(Purpose::Client, &["prometheus.example"]);
+    let alice = basic("alice", "password");
+    let certificate = |what, client, told| Attempt {
+        what,
+        client,
+        headers: alice.clone(),
+        reason: "client_certificate",
+        told,
+    };
+    let password = |what, headers, told| Attempt {
+        what,
+        client: good.clone(),
+        headers,
+        reason: "basic_auth",
+        told,
+    };
+    let attempts = [
+        certificate(
+            "no certificate",
+            site.client(),
+            "the client has shown no certificate",
+        ),
+        certificate(
+            "an expired certificate",
+            site.client_as(&expired),
+            "expired",
+        ),
+        certificate(
+            "a stranger's certificate",
+            site.client_as(&stranger),
+            "UnknownIssuer",
+        ),
+        certificate(
+            "the certificate of another",
+            site.client_as(&issue(&["other.example"])),
+            "client_allowed_sans",
+        ),
+        password("no password", String::new(), "request refused"),
+        password("a wrong password", basic("alice", "x"), "user=alice"),
+        password(
+            "an unknown user",
+            basic("bob", "password"),
+            "request refused",
+        ),
+        Attempt {
+            what: "an authority the client does not trust",
+            client: Https::trusting(Authority::new("other").roots()),
+            headers: alice.clone(),
+            reason: "tls",
+            told: "UnknownCA",
+        },
+    ];
+    for attempt in attempts {
+        let what = attempt.what;
+        let exporter = site.start(
+            ", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.pem, client_allowed_sans: [prometheus.example]",
+            &format!("basic_auth_users: {{alice: {HASH}}}\n"),
+        );
+        let counted = |reason: &str| {
+            let reply = good
+                .ask(exporter.address, "GET", "/metrics", &alice)
+                .unwrap();
+            refused(&Scrape(reply.body), reason)
+        };
+        let ask = |last: u8| {
+            let client = Https {
+                from: Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))),
+                ..attempt.client.clone()
+            };
+            let reply = client.ask(exporter.address, "GET", "/metrics", &attempt.headers);
+            assert!(reply.is_err() || reply.unwrap().status == 401, "{what}");
+        };
+        let becomes = |count: f64| {
+            wait_for(what, || (counted(attempt.reason) >= count).then_some(()));
+            for reason in [
+                "tls",
+                "client_certificate",
+                "basic_auth",
+                "rate_limit",
+                "overload",
+            ] {
+                let expected = if reason == attempt.reason { count } else { 0.0 };
+                assert_eq!(counted(reason), expected, "{what}: {reason}");
+            }
+        };
+        ask(9);
+        becomes(1.0);
+        for _ in 0..5 {
+            ask(9);
+        }
+        becomes(6.0);
+        ask(10);
+        becomes(7.0);
+        let log = exporter.log_to_the_end();
+        let lines: Vec<&String> = log
+            .iter()
+            .filter(|line| line.contains("level=WARN"))
+            .collect();
+        let [first, second] = lines[..] else {
+            panic!("{what}: {log:#?}");
+        };
+        assert!(
+            first.contains("peer=127.0.0.9:") && first.contains(attempt.told),
+            "{what}: {first}"
+        );
+        assert!(
+            second.contains("peer=127.0.0.10:") && second.contains("left_out=5"),
+            "{what}: {second}"
+        );
+    }
+}
+
 #[test]
 fn only_allowed_names_come_in() {
     let site = Site::new();
@@ -315,6 +454,13 @@ fn tls_is_not_switched_off_while_it_runs() {
     exporter.logged(&["web configuration refused", "TLS would be switched off"]);
 }
 
+/// Whether this is the certificate the server shows.
+fn serves(client: &Https, to: SocketAddr, identity: &Identity) -> bool {
+    let stream = client.connect(to).unwrap();
+    stream.conn.peer_certificates().unwrap()[0] == identity.chain()[0]
+}
+
+/// One client scrapes without a pause, another looks which certificate is served.
 #[test]
 fn certificates_are_replaced_without_a_failed_scrape() {
     let site = Site::new();
@@ -332,10 +478,11 @@ fn certificates_are_replaced_without_a_failed_scrape() {
         });
         for _ in 0..30 {
             let before = scrapes.load(Ordering::Relaxed);
-            site.renew(&site.authority);
+            let next = site.renew(&site.authority);
             // Between the two files nothing fits; before and behind it, everything does.
-            wait_for("some scrapes", || {
-                let done = scrapes.load(Ordering::Relaxed) >= before + 5;
+            wait_for("the new certificate to be served, and some scrapes", || {
+                let is_served = serves(&client, address, &next);
+                let done = is_served && scrapes.load(Ordering::Relaxed) >= before + 5;
                 (done || scraping.is_finished()).then_some(())
             });
         }
@@ -351,78 +498,150 @@ fn certificates_are_replaced_without_a_failed_scrape() {
     });
 }
 
-/// Descriptors and resident memory, in KiB, of a process.
+/// What a process holds.
 #[cfg(target_os = "linux")]
-fn held(pid: u32) -> (usize, usize) {
-    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .count();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    let kib = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    (descriptors, kib)
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    descriptors: usize,
+    threads: usize,
+    /// Resident, in KiB.
+    memory: usize,
 }
 
+#[cfg(target_os = "linux")]
+impl Held {
+    fn by(pid: u32) -> Self {
+        let entries = |of: &str| {
+            std::fs::read_dir(format!("/proc/{pid}/{of}"))
+                .unwrap()
+                .count()
+        };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+        Self {
+            descriptors: entries("fd"),
+            threads: entries("task"),
+            memory: kib.parse().unwrap(),
+        }
+    }
+}
+
+/// The newest value of every counter there was, by its series.
+#[derive(Debug, Default)]
+struct Counters(HashMap<String, f64>);
+
+impl Counters {
+    /// Takes a scrape, in which no counter may be below what it was, not even one that was away in between.
+    fn take(&mut self, scrape: &Scrape) {
+        let mut counter = "";
+        for line in scrape.0.lines() {
+            if let Some(kind) = line.strip_prefix("# TYPE ") {
+                counter = kind.strip_suffix(" counter").unwrap_or_default();
+            } else if !counter.is_empty() && line.starts_with(counter) {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let value: f64 = value.parse().unwrap();
+                let last = self.0.insert(series.to_owned(), value).unwrap_or_default();
+                assert!(value >= last, "{series}: {value} after {last}");
+            }
+        }
+    }
+}
+
+/// Opens and closes a listener, connects to it and knocks on the closed port, until the end; each as long as it takes for two
+/// more scrapes to see it.
+#[cfg(target_os = "linux")]
+fn come_and_go(port: u16, scrapes: &AtomicUsize, ends: &AtomicBool) {
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let wait = || {
+        let until = scrapes.load(Ordering::Relaxed) + 2;
+        while scrapes.load(Ordering::Relaxed) < until && !ends.load(Ordering::Relaxed) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    };
+    while !ends.load(Ordering::Relaxed) {
+        let listener = TcpListener::bind(at).unwrap();
+        let _client = TcpStream::connect(at).unwrap();
+        let _accepted = listener.accept().unwrap();
+        wait();
+        drop(listener);
+        let _ = TcpStream::connect(at);
+        wait();
+    }
+}
+
+/// Two ports are watched throughout, with traffic to one of them; a third comes and goes with the configurations.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_thousand_reloads_cost_no_scrape_no_count_and_no_memory() {
     let site = Site::new();
+    let port = support::free_address().port();
+    let watched = |more: &str| format!("watch: [{{name: kept, ports: [19, {port}]}}{more}]\n");
+    std::fs::write(site.path().join("config.yml"), watched("")).unwrap();
     let exporter = site.start_with("", "", &["--web.enable-lifecycle"]);
     let (client, address, pid) = (site.client(), exporter.address, exporter.process.pid());
     let config = site.path().join("config.yml");
     let ends = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let scrapes = AtomicUsize::new(0);
+    let counters = std::thread::scope(|scope| {
         let scraping = scope.spawn(|| {
-            let mut last = 0.0;
-            let mut scrapes = 0;
+            let mut counters = Counters::default();
             while !ends.load(Ordering::Relaxed) {
-                let reply = client.get(address, "/metrics").unwrap();
-                assert_eq!(reply.status, 200);
-                let scrape = Scrape(reply.body);
-                let now = scrape
-                    .value("darkport_audit_host_total{what=\"passive_opens\"}")
-                    .unwrap();
-                assert!(now >= last, "{now} after {last}");
-                last = now;
-                scrapes += 1;
+                counters.take(&scrape_at(&client, address));
+                scrapes.fetch_add(1, Ordering::Relaxed);
+                // Several in 100 ms, and some of the processor for the reloads.
+                std::thread::sleep(std::time::Duration::from_millis(20));
             }
-            scrapes
+            counters
         });
-        let mut early = (0, 0);
+        let traffic = scope.spawn(|| come_and_go(port, &scrapes, &ends));
+        let mut early = Held::default();
         for round in 0..1000 {
             let (text, keys, expected) = match round % 4 {
-                0 => ("watch: [{name: a, ports: [7]}]\n", "", 200),
-                1 => ("watch: 7\n", "", 500),
-                2 => ("watch: []\n", ", min_version: TLS13", 200),
-                _ => ("watch: []\n", ", min_version: TLS11", 500),
+                0 => (watched(", {name: a, ports: [7]}"), "", 200),
+                1 => ("watch: 7\n".to_owned(), "", 500),
+                2 => (watched(""), ", min_version: TLS13", 200),
+                _ => (watched(""), ", min_version: TLS11", 500),
             };
             std::fs::write(&config, text).unwrap();
             site.write(keys, "");
             let reply = client.ask(address, "POST", "/-/reload", "Content-Length: 0\r\n");
             let reply = reply.unwrap();
             assert_eq!(reply.status, expected, "{reply:?}");
+            assert!(!scraping.is_finished() && !traffic.is_finished());
             if round == 200 {
-                early = held(pid);
+                early = Held::by(pid);
             }
         }
-        let late = held(pid);
-        assert!(late.0 <= early.0 + 10, "descriptors: {early:?}, {late:?}");
-        assert!(late.1 <= early.1 + 8 * 1024, "memory: {early:?}, {late:?}");
+        let late = Held::by(pid);
         ends.store(true, Ordering::Relaxed);
-        assert!(scraping.join().unwrap() > 10);
+        let grown = format!("{early:?}, {late:?}");
+        assert!(late.descriptors <= early.descriptors + 10, "{grown}");
+        assert!(late.threads <= early.threads + 4, "{grown}");
+        assert!(late.memory <= early.memory + 8 * 1024, "{grown}");
+        traffic.join().unwrap();
+        scraping.join().unwrap()
     });
+    let of_port = |family| format!("{family}{{port=\"{port}\",protocol=\"tcp\"}}");
+    let opened = counters.0[&of_port("darkport_listener_opened_total")];
+    assert!(opened > 10.0, "{opened}: {counters:?}");
+    // Where the tier knows of them, connections and knocks were counted, too.
+    for family in [
+        "darkport_inbound_accepted_total",
+        "darkport_inbound_refused_total",
+    ] {
+        let count = counters.0.get(&of_port(family));
+        assert!(
+            count.is_none_or(|count| *count > 10.0),
+            "{family}: {count:?}"
+        );
+    }
 }
 
 /// Jobs as an operator writes them, most of them wrong in one way.
 #[test]
 #[ignore = "needs root, prometheus and a network namespace of its own"]
 fn prometheus_scrapes_with_certificate_and_password_and_is_refused_without() {
-    /// Of "password".
-    const HASH: &str = "$2y$05$abcdefghijklmnopqrstuuWG29KuyeAicPCJODk1zjyGvyQUU2awu";
-
     let site = Site::new();
     let write = |name: &str, identity: &Identity| {
         let path = |kind| site.path().join(format!("{name}.{kind}"));
@@ -436,7 +655,9 @@ fn prometheus_scrapes_with_certificate_and_password_and_is_refused_without() {
         )
     };
     let issue = |names| site.authority.issue(Purpose::Client, names);
-    let good = write("good", &issue(&["prometheus.example"]));
+    let good = issue(&["prometheus.example"]);
+    let prometheus_like = site.client_as(&good);
+    let good = write("good", &good);
     let unnamed = write("unnamed", &issue(&["other.example"]));
     let expired = site
         .authority
@@ -517,6 +738,17 @@ fn prometheus_scrapes_with_certificate_and_password_and_is_refused_without() {
         exporter.logged(line);
     }
 
+    // Each comes back ten times a second; the log tells one line of each kind, and of each user.
+    let log = exporter.log();
+    for (told, lines) in [
+        ("request refused", 2),
+        ("client certificate refused", 1),
+        ("TLS handshake failed", 1),
+    ] {
+        let found = log.iter().filter(|line| line.contains(told)).count();
+        assert_eq!(found, lines, "{told}: {log:#?}");
+    }
+
     // Certificates are replaced, files one after the other, with a scrape every 100 ms.
     let scrapes = || {
         prometheus
@@ -525,9 +757,15 @@ fn prometheus_scrapes_with_certificate_and_password_and_is_refused_without() {
     };
     for _ in 0..10 {
         let before = scrapes();
-        site.renew(&site.authority);
-        wait_for("more scrapes", || (scrapes() >= before + 3.0).then_some(()));
+        let next = site.renew(&site.authority);
+        wait_for("the new certificate to be served, and more scrapes", || {
+            let is_served = serves(&prometheus_like, exporter.address, &next);
+            (is_served && scrapes() >= before + 3.0).then_some(())
+        });
     }
-    prometheus.becomes("min_over_time(up{job=\"good\"}[1h])", 1.0);
+    // What was cut off after its 100 ms tells of the machine, and nothing of certificates.
+    let failed = "count_over_time((up{job=\"good\"} == 0 and scrape_duration_seconds{job=\"good\"} < 0.1)[1h:100ms])";
+    assert_eq!(prometheus.number(failed), None);
+    assert!(scrapes() >= 30.0);
     prometheus.becomes("max(max_over_time(up{job!=\"good\"}[1h]))", 0.0);
 }

@@ -180,6 +180,14 @@ impl Exporter {
         &self.told
     }
 
+    /// Ends it, and gives every log line there was.
+    pub fn log_to_the_end(mut self) -> Vec<String> {
+        self.process.signal("TERM");
+        self.process.ended();
+        self.told.extend(self.log.iter());
+        self.told
+    }
+
     /// Waits for a log line with all of these in it.
     pub fn logged(&mut self, parts: &[&str]) -> String {
         wait_for(&format!("a log line with {parts:?}"), || {
