@@ -165,22 +165,34 @@ def build():
             ),
             table(
                 "Configuration and version",
-                "Version, and when the configuration was last loaded with success. A host that was refused keeps its old "
-                "configuration until the file is right and it is told to reload.",
+                "Version, when the configuration was last loaded with success, and whether the web configuration on disk is the one in use; "
+                "a host without one has none here. A host that was refused keeps its old configuration until the file is right and it is "
+                "told to reload; a web configuration is read again by itself.",
                 targets(
                     (f"max by ({HOST}, version, revision) ({series('darkport_exporter_build_info')})",),
                     (f"max by ({HOST}) ({series('darkport_config_last_reload_success_timestamp_seconds')}) * 1000",),
                     (f"min by ({HOST}) ({series('darkport_config_last_reload_successful')})",),
+                    (f"min by ({HOST}) ({series('darkport_web_config_last_reload_successful')})",),
                     table=True,
                 ),
-                h=8, no_value="No host reports",
+                w=12, h=8, no_value="No host reports",
                 columns={"instance": "Host", "job": "Job", "version": "Version", "revision": "Revision", "Value #B": "Loaded",
-                         "Value #C": "Last reload"},
+                         "Value #C": "Last reload", "Value #D": "Web configuration"},
                 overrides=[
                     host_column(),
                     override("Loaded", unit="dateTimeFromNow"),
-                    override("Last reload", custom__cellOptions=COLORED, mappings=mapping(_1=("accepted", GREEN), _0=("refused", VERMILLION))),
+                    *(override(column, custom__cellOptions=COLORED, mappings=mapping(_1=("accepted", GREEN), _0=("refused", VERMILLION)))
+                      for column in ("Last reload", "Web configuration")),
                 ],
+            ),
+            timeseries(
+                "Clients turned away",
+                "Connections and requests that the exporters' web fronts refused, by reason. `tls`, `client_certificate`, `basic_auth`: somebody "
+                "has no good credentials; is it a Prometheus of yours? `rate_limit`, `overload`: more than is served. The exporter's log "
+                "names each address.",
+                [target(f"sum by (reason) (rate({series('darkport_web_refused_total')}[$__rate_interval]))", "{{reason}}")],
+                unit="cps", h=8, no_value="No host reports",
+                overrides=colored(tls=SKY, client_certificate=PURPLE, basic_auth=ORANGE, rate_limit=BLUE, overload=VERMILLION),
             ),
             row("What does it cost?"),
             timeseries(

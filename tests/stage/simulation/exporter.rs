@@ -34,6 +34,18 @@ pub fn series(making: Making<'_>) -> Option<Series> {
         "darkport_config_last_reload_successful" => {
             making.claim(|time| number != 4 || making.progress(time) < 0.8)
         }
+        "darkport_web_config_last_reload_successful" => {
+            making.claim(|time| number != 2 || making.progress(time) < 0.7)
+        }
+        "darkport_web_refused_total" => making.counter(|time| {
+            let away = match making.label("reason") {
+                "basic_auth" => number == 2 && making.progress(time) > 0.6,
+                "client_certificate" => number == 1 && noise(time, 18).is_multiple_of(40),
+                "overload" => number == 3 && (0.45..0.5).contains(&making.progress(time)),
+                _ => false,
+            };
+            u64::from(away)
+        }),
         "darkport_config_last_reload_success_timestamp_seconds" => {
             making.gauge(|_| Some(from as f64 / 1e3))
         }

@@ -93,6 +93,12 @@ pub fn add_missing(samples: &mut Vec<Sample>, tier: Tier) {
             ["protocol", "block"] => like("darkport_block_lit_ports"),
             ["what"] => vec![one("what", "passive_opens"), one("what", "udp_no_ports")],
             ["source"] => vec![one("source", tier.as_str())],
+            // The recorded one had no web configuration.
+            [] if family.name == "darkport_web_config_last_reload_successful" => vec![Sample {
+                metric: family.name.to_owned(),
+                labels: BTreeMap::new(),
+                value: 1.0,
+            }],
             _ => Vec::new(),
         };
         samples.extend(added);
