@@ -84,6 +84,24 @@ const TABLE: &[(&str, &str, Option<&str>, Promtool)] = &[
         TooOld,
     ),
     (
+        "a key in place and by file",
+        "tls_server_config: {TLS, key: PEM_KEY}\n",
+        Some("tls_server_config.key_file: stands beside key"),
+        TooOld,
+    ),
+    (
+        "a certificate in place and a key by file",
+        "tls_server_config: {cert: PEM_CERT, key_file: server-key.pem}\n",
+        None,
+        TooOld,
+    ),
+    (
+        "a certificate in place that is none",
+        "tls_server_config: {cert: garbage, key_file: server-key.pem}\n",
+        Some("there is no certificate in PEM"),
+        TooOld,
+    ),
+    (
         "no key",
         "tls_server_config: {cert_file: server.pem}\n",
         Some("tls_server_config.key_file: missing"),
@@ -238,6 +256,48 @@ const TABLE: &[(&str, &str, Option<&str>, Promtool)] = &[
         "nobody's names",
         "tls_server_config: {TLS, client_auth_type: RequireAnyClientCert, client_allowed_sans: []}\n",
         Some("names nobody"),
+        TooOld,
+    ),
+    (
+        "an e-mail address and a URI among the allowed names",
+        "tls_server_config: {TLS, client_auth_type: RequireAnyClientCert, client_allowed_sans: ['ops@example.org', 'spiffe://example.org/prometheus']}\n",
+        None,
+        TooOld,
+    ),
+    (
+        "allowed names of a certificate that need not come",
+        "tls_server_config: {TLS, client_auth_type: VerifyClientCertIfGiven, client_ca_file: ca.pem, client_allowed_sans: [prometheus.example]}\n",
+        Some("a client without certificate would not be asked for its names"),
+        TooOld,
+    ),
+    (
+        "one allowed name that is no list",
+        "tls_server_config: {TLS, client_auth_type: RequireAnyClientCert, client_allowed_sans: {a: b}}\n",
+        Some("write a list of names, addresses or URIs"),
+        TooOld,
+    ),
+    (
+        "authorities in place and by file",
+        "tls_server_config: {TLS, client_auth_type: RequireAndVerifyClientCert, client_ca: PEM_CERT, client_ca_file: ca.pem}\n",
+        Some("tls_server_config.client_ca_file: stands beside client_ca"),
+        TooOld,
+    ),
+    (
+        "authorities in place that are none",
+        "tls_server_config: {TLS, client_auth_type: RequireAndVerifyClientCert, client_ca: garbage}\n",
+        Some("there is no certificate in PEM"),
+        TooOld,
+    ),
+    (
+        "verified if given, by nobody",
+        "tls_server_config: {TLS, client_auth_type: VerifyClientCertIfGiven}\n",
+        Some("tls_server_config.client_ca_file: missing"),
+        Differs("every public authority would do"),
+    ),
+    (
+        "a policy without a certificate of one's own",
+        "tls_server_config: {client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.pem}\n",
+        Some("tls_server_config.cert_file: missing"),
         Agrees,
     ),
     // TLS: versions, suites, curves.
@@ -258,6 +318,18 @@ const TABLE: &[(&str, &str, Option<&str>, Promtool)] = &[
         "tls_server_config: {TLS, min_version: TLS111}\n",
         Some("is not one of TLS12, TLS13"),
         Agrees,
+    ),
+    (
+        "the newest version alone, and the server's order",
+        "tls_server_config: {TLS, min_version: TLS13, max_version: TLS13, prefer_server_cipher_suites: true}\n",
+        None,
+        Agrees,
+    ),
+    (
+        "versions that are blank",
+        "tls_server_config: {TLS, min_version: '', max_version: ''}\n",
+        None,
+        Differs("a blank key is as none, as it is with paths"),
     ),
     (
         "no version left",
@@ -308,6 +380,12 @@ const TABLE: &[(&str, &str, Option<&str>, Promtool)] = &[
         Differs("nobody could connect"),
     ),
     (
+        "no curves named",
+        "tls_server_config: {TLS, curve_preferences: []}\n",
+        None,
+        Agrees,
+    ),
+    (
         "curves",
         "tls_server_config: {TLS, curve_preferences: [X25519, CurveP256, CurveP384]}\n",
         None,
@@ -342,6 +420,24 @@ const TABLE: &[(&str, &str, Option<&str>, Promtool)] = &[
         "no HTTP/2",
         "http_server_config: {http2: false}\n",
         None,
+        Agrees,
+    ),
+    (
+        "HTTP/2",
+        "http_server_config: {http2: true}\n",
+        None,
+        Agrees,
+    ),
+    (
+        "an unknown key of HTTP",
+        "http_server_config: {http3: true}\n",
+        Some("http_server_config.http3: unknown key"),
+        Agrees,
+    ),
+    (
+        "headers in a list",
+        "http_server_config: {headers: [X-Frame-Options]}\n",
+        Some("a list stands here"),
         Agrees,
     ),
     (
@@ -466,6 +562,18 @@ const TABLE: &[(&str, &str, Option<&str>, Promtool)] = &[
         "a rate without burst",
         "rate_limit: {interval: 1s}\n",
         Some("rate_limit.burst: without a burst"),
+        TooOld,
+    ),
+    (
+        "a burst without an interval",
+        "rate_limit: {burst: 20}\n",
+        None,
+        TooOld,
+    ),
+    (
+        "an unknown key of a rate",
+        "rate_limit: {interval: 1s, bursts: 20}\n",
+        Some("rate_limit.bursts: unknown key: did you mean burst?"),
         TooOld,
     ),
     (
