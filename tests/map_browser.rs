@@ -364,11 +364,23 @@ fn the_tooltip_says_who_and_a_hostile_name_stays_text() {
     });
     let title = browser.run("return document.title");
 
+    let _connection = TcpStream::connect(("127.0.0.1", forbidden)).unwrap();
+    wait_for("the connection in the table", || {
+        browser
+            .run("return live.watched.some((w) => w.connections > 0)")
+            .as_bool()
+            .unwrap()
+            .then_some(())
+    });
     let (x, y) = browser.place(forbidden);
     browser.point_at(x + 2.0, y);
     let tip = browser.text("tip");
     let pid = format!("pid {}", process.pid());
     for part in [
+        "opened ",
+        " ago",
+        "connections 1",
+        "watched by strict",
         &format!("{forbidden}/tcp"),
         "Lit, unexpected: no rule of “strict”",
         comm,
@@ -491,6 +503,10 @@ fn a_phone_shows_all_of_it_in_either_theme() {
                     browser.shows(forbidden, "unexpected").then_some(())
                 });
             }
+            picture(
+                &browser,
+                &format!("phone{}-{scheme}", path.replace('/', "-")),
+            );
             let overflow = browser.run("return document.documentElement.scrollWidth - innerWidth");
             assert_eq!(overflow, 0, "{path}");
             grounds.push(browser.run("return getComputedStyle(document.body).backgroundColor"));
@@ -512,4 +528,196 @@ fn a_phone_shows_all_of_it_in_either_theme() {
             .then_some(())
     });
     assert_eq!(browser.errors(), [Value::Null; 0]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_filter_narrows_the_picture_and_the_tables() {
+    let [allowed, forbidden] = dark_ports();
+    let Watching { exporter, .. } = &watching(allowed, forbidden);
+    let _listeners = [allowed, forbidden].map(|port| TcpListener::bind(("127.0.0.1", port)));
+    let browser = Browser::start();
+    browser.open(exporter, "/map");
+    browser.wait_for_looks(1);
+    wait_for("the frame", || {
+        browser.shows(forbidden, "unexpected").then_some(())
+    });
+    for scheme in ["dark", "light"] {
+        let feature = json!({"name": "prefers-color-scheme", "value": scheme});
+        browser.tell(
+            "goog/cdp/execute",
+            &json!({"cmd": "Emulation.setEmulatedMedia", "params": {"features": [feature]}}),
+        );
+        wait_for("the theme", || {
+            browser.shows(forbidden, "unexpected").then_some(())
+        });
+        picture(&browser, &format!("map-{scheme}"));
+    }
+    // The legend is the filter: each state says how many there are.
+    let chip = |state: &str| {
+        let text = browser.run(&format!(
+            "return document.querySelector('[data-state={state}]').textContent"
+        ));
+        text.as_str().unwrap().to_owned()
+    };
+    assert_eq!(chip("unexpected"), "Unexpected 1");
+    assert_eq!(chip("watched"), "Watched 4");
+    let numbers = || browser.text("listeners");
+    let both = [allowed, forbidden].map(|port| format!("{port}/tcp"));
+    assert!(
+        both.iter().all(|name| numbers().contains(name)),
+        "{}",
+        numbers()
+    );
+
+    // By keys: the chip takes the space bar, and gives back what it took.
+    browser.run("document.querySelector('[data-state=unexpected]').focus()");
+    browser.press(&[" "]);
+    assert_eq!(browser.text("found"), "1 port");
+    assert!(!numbers().contains(&both[0]) && numbers().contains(&both[1]));
+    wait_for("the other to fade", || {
+        (!browser.shows(allowed, "lit") && browser.shows(forbidden, "unexpected")).then_some(())
+    });
+    browser.press(&[" "]);
+    assert_eq!(browser.text("found"), "");
+    wait_for("the other to be back", || {
+        browser.shows(allowed, "lit").then_some(())
+    });
+
+    for (words, found) in [
+        (format!("{allowed}-{}", allowed + 9), "20 ports"),
+        (format!("{allowed}/udp"), "1 port"),
+        ("strict".to_owned(), "2 ports"),
+        ("nosuchthing".to_owned(), "0 ports"),
+    ] {
+        browser.run("seek.focus(); seek.value = ''");
+        browser.write(&words);
+        assert_eq!(browser.text("found"), found, "{words}");
+    }
+    browser.run("seek.value = ''; filter()");
+    browser.run("document.querySelector('[data-show=udp]').click()");
+    assert!(both.iter().all(|name| !numbers().contains(name)));
+    assert_eq!(browser.errors(), [Value::Null; 0]);
+}
+
+/// What the browser gives to a screen reader, as its accessibility tree has it.
+#[test]
+#[ignore = "needs root"]
+fn a_screen_reader_finds_its_way() {
+    let [allowed, forbidden] = dark_ports();
+    let Watching { exporter, .. } = &watching(allowed, forbidden);
+    let browser = Browser::start();
+    browser.open(exporter, "/map");
+    browser.wait_for_looks(1);
+    browser.tell(
+        "goog/cdp/execute",
+        &json!({"cmd": "Accessibility.enable", "params": {}}),
+    );
+    let tree = || -> Vec<(String, String, Value)> {
+        let tree = browser.tell(
+            "goog/cdp/execute",
+            &json!({"cmd": "Accessibility.getFullAXTree", "params": {}}),
+        );
+        let nodes = tree["nodes"].as_array().unwrap().iter();
+        let text = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
+        nodes
+            .filter(|node| node["ignored"] == false)
+            .map(|node| (text(&node["role"]), text(&node["name"]), node.clone()))
+            .collect()
+    };
+    let nodes = tree();
+    let find = |role: &str, name: &str| {
+        let found = nodes
+            .iter()
+            .find(|(has, called, _)| has == role && called.starts_with(name));
+        let all: Vec<_> = nodes.iter().map(|(role, name, _)| (role, name)).collect();
+        found
+            .unwrap_or_else(|| panic!("{role} {name:?} in {all:?}"))
+            .2
+            .clone()
+    };
+    for (role, name) in [
+        ("heading", "darkport port map"),
+        ("search", ""),
+        ("main", ""),
+        ("searchbox", "Filter by number, range, service or process"),
+        ("group", "Protocol"),
+        ("group", "Show only ports that are"),
+        ("group", "Shades of the ports"),
+        ("button", "Unexpected 0"),
+        ("application", "TCP ports"),
+        ("application", "UDP ports"),
+        ("heading", "Listening sockets"),
+        ("columnheader", "Process"),
+        ("heading", "Watched ports"),
+        ("columnheader", "Opened"),
+        ("region", "The port"),
+    ] {
+        find(role, name);
+    }
+    let property = |node: &Value, name: &str| {
+        let all = node["properties"].as_array().unwrap().iter();
+        let found = all.clone().find(|property| property["name"] == name);
+        found
+            .map(|property| property["value"]["value"].clone())
+            .unwrap_or_default()
+    };
+    assert_eq!(property(&find("button", "Unexpected"), "pressed"), "false");
+    let plane = find("application", "TCP ports");
+    let keys = plane["description"]["value"].as_str().unwrap_or_default();
+    assert!(keys.contains("move over the ports"), "{plane}");
+    assert_eq!(property(&plane, "focusable"), true);
+    assert_eq!(property(&find("status", ""), "live"), "polite");
+    let news = find("log", "Since this page was opened");
+    assert_eq!(property(&news, "live"), "polite");
+    // Nothing that can be reached is without a name.
+    for (role, name, node) in &nodes {
+        let is_reached = property(node, "focusable") == true && role != "RootWebArea";
+        assert!(!is_reached || !name.is_empty(), "{role}: {node}");
+    }
+
+    // A change is told where it is heard, and the focused port, too.
+    let _listener = TcpListener::bind(("127.0.0.1", forbidden)).unwrap();
+    let opened = format!("{forbidden}/tcp is lit");
+    wait_for("the change", || {
+        let nodes = tree();
+        nodes
+            .iter()
+            .any(|(_, name, _)| name.contains(&opened))
+            .then_some(())
+    });
+    browser.run("seek.focus()");
+    browser.write(&forbidden.to_string());
+    browser.press(&[ENTER]);
+    let said = format!("{forbidden} TCP. ");
+    wait_for("the port to be said", || {
+        let nodes = tree();
+        nodes
+            .iter()
+            .any(|(_, name, _)| name.starts_with(&said))
+            .then_some(())
+    });
+    let live = browser.run("return document.getElementById('say').getAttribute('aria-live')");
+    assert_eq!(live, "polite");
+}
+
+/// Leaves pictures for eyes to look at, where `DARKPORT_PICTURES` names a directory.
+fn picture(browser: &Browser, name: &str) {
+    use base64::Engine as _;
+
+    let Some(directory) = std::env::var_os("DARKPORT_PICTURES") else {
+        return;
+    };
+    let answer = browser.tell(
+        "goog/cdp/execute",
+        &json!({"cmd": "Page.captureScreenshot", "params": {"captureBeyondViewport": true}}),
+    );
+    let png = base64::engine::general_purpose::STANDARD
+        .decode(answer["data"].as_str().unwrap())
+        .unwrap();
+    std::fs::write(
+        std::path::Path::new(&directory).join(format!("{name}.png")),
+        png,
+    )
+    .unwrap();
 }
