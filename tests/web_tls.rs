@@ -357,7 +357,7 @@ fn a_refusal_is_counted_each_time_and_told_once_for_each_address() {
         let log = exporter.log_to_the_end();
         let lines: Vec<&String> = log
             .iter()
-            .filter(|line| line.contains("level=WARN"))
+            .filter(|line| line.contains("level=WARN") && line.contains(" peer="))
             .collect();
         let [first, second] = lines[..] else {
             panic!("{what}: {log:#?}");
