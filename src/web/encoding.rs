@@ -1,6 +1,5 @@
 //! Content encodings: whether a client wants gzip, and gzip.
 
-use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 
@@ -67,27 +66,23 @@ pub(super) fn gzip(text: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// The documents that were last compressed, by their names: whoever asks for the same one gets the same memory.
+/// A document as it was last compressed: whoever asks for the same content gets the same memory.
 #[derive(Debug, Default)]
-pub(super) struct Packed(Mutex<VecDeque<(String, Bytes)>>);
+pub(super) struct Packed(Mutex<Option<(String, Bytes)>>);
 
 impl Packed {
-    /// There are two documents; more are those of somebody who was slow.
-    const KEPT: usize = 2;
-
-    /// The document, compressed. Blocks while somebody else compresses one, which may be this one.
+    /// The document, compressed. Blocks while somebody else compresses it.
     pub(super) fn gzip(&self, document: &Document) -> io::Result<Bytes> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, packed)) = kept.iter().find(|(id, _)| *id == document.id) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((id, packed)) = &*last
+            && *id == document.id
+        {
             return Ok(packed.clone());
         }
         let mut packed = gzip(&document.json)?;
         packed.shrink_to_fit();
         let packed = Bytes::from(packed);
-        kept.push_back((document.id.clone(), packed.clone()));
-        if kept.len() > Self::KEPT {
-            kept.pop_front();
-        }
+        *last = Some((document.id.clone(), packed.clone()));
         Ok(packed)
     }
 }
@@ -95,6 +90,7 @@ impl Packed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_document_is_compressed_once_for_all_who_ask_for_it() {
@@ -106,12 +102,10 @@ mod tests {
         let first = packed.gzip(&document("one")).unwrap();
         let again = packed.gzip(&document("one")).unwrap();
         assert_eq!(first.as_ptr(), again.as_ptr());
-        let others = ["two", "three"].map(|text| packed.gzip(&document(text)).unwrap());
-        assert_ne!(others[0], others[1]);
-        assert_eq!(packed.0.lock().unwrap().len(), Packed::KEPT);
+        let other = packed.gzip(&document("two")).unwrap();
+        assert_ne!(other, first);
         assert_eq!(packed.gzip(&document("one")).unwrap(), first);
     }
-    use proptest::prelude::*;
 
     fn wants(values: &[&str]) -> bool {
         let mut headers = HeaderMap::new();

@@ -61,8 +61,8 @@ pub(super) struct Front {
     telemetry: TelemetryPath,
     dashboard: Option<DashboardUrl>,
     asked: Asked,
-    /// The documents that were last compressed.
-    shared: Arc<Packed>,
+    ports: Arc<Packed>,
+    facts: Arc<Packed>,
     settings: Option<Arc<SettingsFile>>,
     gate: Gate,
     bucket: Bucket,
@@ -81,7 +81,8 @@ impl Front {
             telemetry: options.telemetry_path.clone(),
             dashboard: options.dashboard_url.clone(),
             asked: Asked::new(options.max_requests),
-            shared: Arc::default(),
+            ports: Arc::default(),
+            facts: Arc::default(),
             settings: options.settings.clone(),
             gate: Gate::new()?,
             bucket: Bucket::default(),
@@ -203,11 +204,11 @@ impl Front {
             Route::Landing => self.landing(peer).await,
             Route::Map => map::map(self.dashboard.as_ref()),
             Route::Ports => {
-                self.document(peer, request.headers(), <dyn Site>::ports)
+                self.document(peer, request.headers(), &self.ports, <dyn Site>::ports)
                     .await
             }
             Route::Facts => {
-                self.document(peer, request.headers(), <dyn Site>::facts)
+                self.document(peer, request.headers(), &self.facts, <dyn Site>::facts)
                     .await
             }
             Route::Probe => probe::answer(&*self.site, &self.refusals, request).await,
@@ -320,6 +321,7 @@ impl Front {
         &self,
         peer: SocketAddr,
         headers: &HeaderMap,
+        packed: &Arc<Packed>,
         ask: impl Fn(&dyn Site) -> Option<Document> + Send + 'static,
     ) -> Answer {
         let as_gzip = encoding::wants_gzip(headers);
@@ -328,7 +330,7 @@ impl Front {
             .iter()
             .cloned()
             .collect();
-        let shared = Arc::clone(&self.shared);
+        let packed = Arc::clone(packed);
         let made = self
             .work(peer, move |site| {
                 let document = ask(site)?;
@@ -338,7 +340,7 @@ impl Front {
                     return Some((tag, None));
                 }
                 let body = if as_gzip {
-                    shared.gzip(&document).ok()?
+                    packed.gzip(&document).ok()?
                 } else {
                     Bytes::from_owner(document.json)
                 };
