@@ -9,6 +9,8 @@
 //! Prints, for each size of buffer, the medians, their ratio, what a closed socket costs more, and how long the reader
 //! itself ran.
 
+mod support;
+
 #[cfg(target_os = "linux")]
 fn main() {
     linux::main();
@@ -22,14 +24,13 @@ fn main() {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs;
-    use std::net::{Ipv4Addr, TcpListener};
-    use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use darkport_exporter::counts::netlink::{Netlink, Options};
     use darkport_exporter::port::{Port, PortSet};
     use darkport_exporter::sockets::SocketTable;
-    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use crate::support::traffic::{processors, rate};
 
     const ROUNDS: usize = 41;
     const ROUND: Duration = Duration::from_millis(150);
@@ -58,12 +59,12 @@ mod linux {
     fn compare(name: &str, watched: &PortSet, options: Options) -> f64 {
         let mut rounds = Vec::with_capacity(ROUNDS);
         let mut reader = Duration::ZERO;
-        rate();
+        rate(ROUND);
         for _ in 0..ROUNDS {
-            let without = rate();
+            let without = rate(ROUND);
             let tier = Netlink::start_with(watched, &SocketTable::default(), options)
                 .expect("the subscription");
-            let with = rate();
+            let with = rate(ROUND);
             reader += reader_ran();
             drop(tier);
             rounds.push((without, with));
@@ -79,42 +80,6 @@ mod linux {
             reader.as_secs_f64() * 1e3 / (ROUND.as_secs_f64() * ROUNDS as f64),
         );
         ratio
-    }
-
-    fn processors() -> usize {
-        thread::available_parallelism().map_or(1, usize::from)
-    }
-
-    /// Connections a second that are opened, accepted and reset at once, by a thread for each processor. Each is both ends
-    /// of its connections, so that nobody waits for anybody.
-    fn rate() -> f64 {
-        let start = Instant::now();
-        let connections: u32 = thread::scope(|scope| {
-            let threads: Vec<_> = (0..processors())
-                .map(|_| scope.spawn(move || connect_for(start)))
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().expect("a count"))
-                .sum()
-        });
-        f64::from(connections) / start.elapsed().as_secs_f64()
-    }
-
-    fn connect_for(start: Instant) -> u32 {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port to listen on");
-        let to = SockAddr::from(listener.local_addr().expect("its address"));
-        let mut connections = 0;
-        while start.elapsed() < ROUND {
-            let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-            client.set_linger(Some(Duration::ZERO)).expect("linger");
-            client.connect(&to).expect("a connection");
-            let server = listener.accept().expect("its other end");
-            drop(client);
-            drop(server);
-            connections += 1;
-        }
-        connections
     }
 
     /// 816 spans of TCP, 740 of UDP, below the ports the kernel hands out.

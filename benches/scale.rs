@@ -19,26 +19,15 @@
 mod support;
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use darkport_exporter::config::Config;
 use darkport_exporter::counts::Tier;
 use darkport_exporter::port::Port;
-use support::Holders;
-
-/// Set once the benchmark is in namespaces of its own.
-const ALONE: &str = "SCALE_ALONE";
-/// The exit status by which the benchmark tells itself that it has measured, and that a bound is broken.
-const BROKEN: u8 = 3;
-/// How long anything may take before the benchmark gives up.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-const EXPORTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10_561);
-const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_100);
+use support::server::{self, EXPORTER, NODE_EXPORTER, Server, median, scrape};
+use support::{Holders, alone};
 
 /// Scrapes in turn with the peer's; the median counts.
 const COMPARED: usize = 21;
@@ -59,8 +48,8 @@ const MOST_MEMORY: u64 = 15_000_000;
 
 fn main() -> ExitCode {
     support::hold_if_asked();
-    if std::env::var_os(ALONE).is_none() {
-        return run_alone();
+    if !alone::is_alone() {
+        return alone::run("scale");
     }
     let folder = tempfile::tempdir().unwrap();
     let dense = folder.path().join("dense.yml");
@@ -70,44 +59,16 @@ fn main() -> ExitCode {
     for host in Host::all() {
         eprintln!("setting up: {}", host.name);
         let _holders = Holders::start(host.sockets, &host.ports);
-        let _peer = Server::peer();
+        let _peer = Server::node_exporter();
         for tier in tiers() {
             measure(&host, tier, &dense, &mut report);
         }
     }
     print!("{}", report.text());
     if report.broken {
-        return ExitCode::from(BROKEN);
+        return ExitCode::from(alone::BROKEN);
     }
     ExitCode::SUCCESS
-}
-
-/// Runs the benchmark anew where it is alone. The process namespace ends with its first process, and all in it do too.
-fn run_alone() -> ExitCode {
-    let mut unshare = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        unshare.arg("--map-root-user");
-    }
-    let status = unshare
-        .args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
-        .arg(std::env::current_exe().unwrap())
-        .env(ALONE, "1")
-        .status();
-    match status {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        Ok(status) if status.code() == Some(BROKEN.into()) => ExitCode::FAILURE,
-        Ok(status) => {
-            eprintln!(
-                "scale: not measured ({status}); where namespaces are not allowed to this user, run it as root"
-            );
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("scale: unshare, of util-linux, cannot be run: {error}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 fn tiers() -> Vec<Tier> {
@@ -189,7 +150,7 @@ impl Host {
 
 /// Runs the exporter in one tier, if it can start, on the default configuration and on the dense one.
 fn measure(host: &Host, tier: Tier, dense: &Path, report: &mut Report) {
-    let exporter = match Server::exporter(tier, None) {
+    let exporter = match server::exporter(tier, None) {
         Ok(exporter) => exporter,
         Err(reason) => {
             eprintln!("tier {tier} cannot start: {reason}");
@@ -224,7 +185,8 @@ fn measure(host: &Host, tier: Tier, dense: &Path, report: &mut Report) {
             memory < MOST_MEMORY,
         ),
     );
-    let share = exporter.processor_share();
+    let share =
+        exporter.processor_share(Duration::from_secs(number_from("SCALE_SECONDS", 20) as u64));
     report.row(
         host,
         tier,
@@ -237,7 +199,7 @@ fn measure(host: &Host, tier: Tier, dense: &Path, report: &mut Report) {
         ),
     );
     drop(exporter);
-    let _exporter = Server::exporter(tier, Some(dense)).unwrap_or_else(|reason| panic!("{reason}"));
+    let _exporter = server::exporter(tier, Some(dense)).unwrap_or_else(|reason| panic!("{reason}"));
     let took = median((0..COMPARED).map(|_| scrape(EXPORTER)).collect());
     report.row(
         host,
@@ -255,113 +217,13 @@ fn measure(host: &Host, tier: Tier, dense: &Path, report: &mut Report) {
 /// Scrapes the exporter and the peer in turn; the medians.
 fn compare() -> (Duration, Duration) {
     let (ours, theirs) = (0..COMPARED)
-        .map(|_| (scrape(EXPORTER), scrape(PEER)))
+        .map(|_| (scrape(EXPORTER), scrape(NODE_EXPORTER)))
         .unzip();
     (median(ours), median(theirs))
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
 fn time(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1e3)
-}
-
-/// One scrape, from the connection to the last byte.
-fn scrape(address: SocketAddr) -> Duration {
-    let start = Instant::now();
-    let (status, body) = get(address, "/metrics").unwrap();
-    let took = start.elapsed();
-    assert_eq!(status, 200);
-    assert!(body > 100, "{body} bytes are no scrape");
-    took
-}
-
-/// Status and length of the answer.
-fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, usize)> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let status = answer
-        .split(|&byte| byte == b' ')
-        .nth(1)
-        .and_then(|status| std::str::from_utf8(status).ok()?.parse().ok())
-        .ok_or(std::io::ErrorKind::InvalidData)?;
-    Ok((status, answer.len()))
-}
-
-/// A process that serves metrics until dropped.
-struct Server(Child);
-
-impl Server {
-    fn exporter(tier: Tier, configuration: Option<&Path>) -> Result<Self, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_darkport_exporter"));
-        command
-            .arg(format!("--web.listen-address={EXPORTER}"))
-            .arg(format!("--collector.tier={tier}"))
-            .args(configuration.map(|file| format!("--config.file={}", file.display())));
-        Self::start(command, EXPORTER, "/-/ready")
-    }
-
-    fn peer() -> Self {
-        let mut command = Command::new("prometheus-node-exporter");
-        command
-            .args(["--collector.disable-defaults", "--collector.tcpstat"])
-            .arg(format!("--web.listen-address={PEER}"));
-        Self::start(command, PEER, "/").unwrap_or_else(|reason| panic!("node_exporter: {reason}"))
-    }
-
-    /// Starts it and waits until this path is answered with 200. An error is the last that it said.
-    fn start(mut command: Command, address: SocketAddr, path: &str) -> Result<Self, String> {
-        let child = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{:?}: {error}", command.get_program()))?;
-        let mut server = Self(child);
-        let lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
-        let said = std::thread::spawn(move || lines.map_while(Result::ok).last());
-        let start = Instant::now();
-        while !get(address, path).is_ok_and(|(status, _)| status == 200) {
-            if server.0.try_wait().unwrap().is_some() {
-                return Err(said.join().unwrap().unwrap_or_default());
-            }
-            assert!(start.elapsed() < DEADLINE, "{address} does not get ready");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(server)
-    }
-
-    fn process(&self) -> procfs::process::Process {
-        procfs::process::Process::new(self.0.id() as i32).unwrap()
-    }
-
-    /// Bytes of memory.
-    fn resident(&self) -> u64 {
-        self.process().status().unwrap().vmrss.unwrap() * 1024
-    }
-
-    /// The part of a processor that it takes while nobody asks it anything.
-    fn processor_share(&self) -> f64 {
-        let used = || {
-            let stat = self.process().stat().unwrap();
-            (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
-        };
-        let (before, start) = (used(), Instant::now());
-        std::thread::sleep(Duration::from_secs(number_from("SCALE_SECONDS", 20) as u64));
-        (used() - before) / start.elapsed().as_secs_f64()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// What a measurement must keep to, and whether it does; `None` where nothing is promised.

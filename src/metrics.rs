@@ -2,8 +2,9 @@
 //! what a probe found.
 //!
 //! The only room that names the prometheus crate. It knows what a number means, not how it was read. Series are built
-//! anew from one [`Snapshot`] at each scrape, some at a time and in the same memory: with 10,000 watched ports there are
-//! 100,000 of them, and what such a scrape would cost is their allocation.
+//! anew from one [`Snapshot`] at each scrape. Those of watched ports, of which there may be a million, are written
+//! as text straight away, in the crate's own form; all others are the crate's to encode, some at a time and in the same
+//! memory, since what they would cost is their allocation.
 
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -13,9 +14,11 @@ use crate::port::Protocol;
 use crate::snapshot::{Snapshot, Watched};
 
 mod families;
+mod lines;
 mod probe;
 
 pub use families::FAMILIES;
+use lines::Lines;
 pub use probe::{PROBE_FAMILIES, ProbeFamily, encode_probe};
 
 /// A metric family: its place in the contract and where its values come from.
@@ -91,24 +94,32 @@ impl Family {
         }
     }
 
-    fn collect(&self, snapshot: &Snapshot<'_>, samples: &mut Samples) {
+    /// Writes its series behind the text.
+    fn write(&self, snapshot: &Snapshot<'_>, mut text: String) -> Result<String, Error> {
         match self.values {
             Values::PortFacts => {
+                let mut lines = Lines::new(self.head(), &mut text);
                 for watched in &snapshot.watched {
-                    samples.push_facts(watched);
+                    lines.push_facts(watched);
                 }
             }
             Values::Port { protocols, value } => {
+                let mut lines = Lines::new(self.head(), &mut text);
                 for watched in &snapshot.watched {
                     if protocols.contains(&watched.port.protocol)
                         && let Some(value) = value(watched)
                     {
-                        samples.push_port(watched, value);
+                        lines.push(watched, value);
                     }
                 }
             }
-            Values::Snapshot(collect) => collect(snapshot, samples),
+            Values::Snapshot(collect) => {
+                let mut samples = Samples::new(self.head(), text);
+                collect(snapshot, &mut samples);
+                text = samples.finish()?;
+            }
         }
+        Ok(text)
     }
 }
 
@@ -163,27 +174,6 @@ impl Samples {
 
     /// Adds a series: one value for each label of the family, in their order, and the number.
     pub fn push<const N: usize>(&mut self, labels: [&str; N], value: f64) {
-        self.add(labels.map(str::to_owned), value);
-    }
-
-    fn push_port(&mut self, watched: &Watched<'_>, value: f64) {
-        self.add(port_labels(watched), value);
-    }
-
-    fn push_facts(&mut self, watched: &Watched<'_>) {
-        let [port, protocol] = port_labels(watched);
-        let labels = [
-            port,
-            protocol,
-            watched.watch.to_owned(),
-            watched.service_name.to_owned(),
-            watched.port.range().to_string(),
-            watched.assignment.to_string(),
-        ];
-        self.add(labels, 1.0);
-    }
-
-    fn add<const N: usize>(&mut self, labels: [String; N], value: f64) {
         debug_assert_eq!(N, self.head.labels.len(), "{}", self.head.name);
         if self.used == BATCH {
             self.encode_batch();
@@ -195,7 +185,7 @@ impl Samples {
         let metric = &mut metrics[self.used];
         self.used += 1;
         for (pair, value) in metric.mut_label().iter_mut().zip(labels) {
-            pair.set_value(value);
+            pair.set_value(value.to_owned());
         }
         match self.head.kind {
             Kind::Counter => {
@@ -253,13 +243,6 @@ fn unlabelled(head: Head) -> Metric {
     Metric::from_label(head.labels.iter().map(named).collect())
 }
 
-fn port_labels(watched: &Watched<'_>) -> [String; 2] {
-    [
-        watched.port.number.to_string(),
-        watched.port.protocol.as_str().to_owned(),
-    ]
-}
-
 /// Why a snapshot could not be encoded: a defect of this program, never of its input.
 #[derive(Debug, thiserror::Error)]
 #[error("family {family} cannot be encoded: {source}")]
@@ -286,9 +269,7 @@ pub fn encode_families(snapshot: &Snapshot<'_>) -> Result<String, Error> {
     let mut text = String::with_capacity(16 * 1024);
     for family in &FAMILIES {
         if family.tiers.contains(&snapshot.tier) {
-            let mut samples = Samples::new(family.head(), text);
-            family.collect(snapshot, &mut samples);
-            text = samples.finish()?;
+            text = family.write(snapshot, text)?;
         }
     }
     Ok(text)

@@ -6,8 +6,15 @@
     dead_code,
     unreachable_pub,
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a benchmark that cannot be set up has nothing to say, and each uses some of this"
 )]
+
+#[cfg(target_os = "linux")]
+pub mod alone;
+#[cfg(target_os = "linux")]
+pub mod server;
+pub mod traffic;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
