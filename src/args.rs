@@ -272,5 +272,16 @@ fn first_repeated(addresses: &[ListenAddress]) -> Option<&ListenAddress> {
         .map(|(_, address)| address)
 }
 
+/// The values of options that this crate reads itself.
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(crate) fn fuzz(text: &str) {
+    if let Ok(query) = values::port_query(text) {
+        let ports = query.ports().count();
+        let protocols = if query.protocol.is_some() { 1 } else { 2 };
+        assert_eq!(ports, query.span.numbers().len() * protocols);
+    }
+    let _ = (values::poll_interval(text), values::probe_timeout(text));
+}
+
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,10 @@ impl HostCounters {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             other => other?,
         };
+        Self::parse(&snmp, &snmp6)
+    }
+
+    fn parse(snmp: &str, snmp6: &str) -> io::Result<Self> {
         let missing = |name: &str| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -38,11 +42,12 @@ impl HostCounters {
             )
         };
         Ok(Self {
-            passive_opens: in_table(&snmp, "Tcp:", "PassiveOpens")
+            passive_opens: in_table(snmp, "Tcp:", "PassiveOpens")
                 .ok_or_else(|| missing("Tcp PassiveOpens"))?,
-            udp_no_ports: in_table(&snmp, "Udp:", "NoPorts")
+            // The kernel's counters wrap around, and so does their sum.
+            udp_no_ports: in_table(snmp, "Udp:", "NoPorts")
                 .ok_or_else(|| missing("Udp NoPorts"))?
-                + in_list(&snmp6, "Udp6NoPorts").unwrap_or(0),
+                .wrapping_add(in_list(snmp6, "Udp6NoPorts").unwrap_or(0)),
         })
     }
 
@@ -71,6 +76,13 @@ fn in_table(text: &str, table: &str, name: &str) -> Option<u64> {
 fn in_list(text: &str, name: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// `snmp` and `snmp6`.
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = HostCounters::parse(&text, &text);
 }
 
 #[cfg(test)]
@@ -110,6 +122,12 @@ mod tests {
                 udp_no_ports: 0
             }
         );
+    }
+
+    #[test]
+    fn counters_wrap_around_and_so_does_their_sum() {
+        let counters = read(SNMP, Some(&format!("Udp6NoPorts {}\n", u64::MAX))).unwrap();
+        assert_eq!(counters.udp_no_ports, 10);
     }
 
     #[test]

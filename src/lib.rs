@@ -82,6 +82,8 @@ pub mod dashboards;
 pub mod duration;
 pub mod events;
 pub mod exporter;
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub mod fuzzing;
 pub mod log;
 pub mod lookup;
 pub mod metrics;

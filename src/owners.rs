@@ -340,5 +340,15 @@ fn bounded(name: &str) -> String {
     name[..name.floor_char_boundary(NAME_LENGTH)].to_owned()
 }
 
+/// The files about processes and users.
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    process::fuzz(bytes);
+    users::fuzz(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    let unit = bounded(&cgroup::unit_of_process(&text));
+    assert!(unit.len() <= NAME_LENGTH);
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests;

@@ -214,5 +214,22 @@ impl Registry {
     }
 }
 
+/// IANA's file: whatever is accepted can be asked about every port, and says nothing that upsets a terminal.
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    match iana_csv::parse(Path::new("fuzz.csv"), bytes) {
+        Ok(table) => {
+            let registry = Registry::new(table, "fuzz.csv".to_owned());
+            for port in PortSet::full().iter() {
+                assert!(registry.entries(port).count() <= table::NAMES_PER_PORT);
+            }
+            registry
+                .service_names()
+                .for_each(crate::fuzzing::assert_printable);
+        }
+        Err(error) => crate::fuzzing::assert_printable(&error.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests;

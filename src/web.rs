@@ -37,6 +37,8 @@ mod client_certificate;
 mod connection;
 mod dashboard;
 mod encoding;
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 mod landing;
 mod listen;
 mod map;

@@ -59,6 +59,8 @@ mod unsupported;
 )))]
 pub use unsupported::{Kernel, Reading, Watcher};
 
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(crate) use linux::fuzz;
 pub use space::Space;
 
 /// What of the tier is wanted.

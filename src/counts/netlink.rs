@@ -414,3 +414,21 @@ fn lose(lost: &mut u64, more: u32) {
     }
     *lost += u64::from(more);
 }
+
+/// What the kernel says of a socket it destroyed.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    for protocol in crate::port::Protocol::ALL {
+        if let Ok(Some(destroyed)) = Destroyed::parse(bytes, protocol) {
+            assert_ne!(destroyed.port.number, 0);
+            assert_eq!(destroyed.port.protocol, protocol);
+            assert_eq!(destroyed.address, destroyed.address.to_canonical());
+        }
+    }
+}
+
+/// `/proc/net/netlink`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_drops(bytes: &[u8]) {
+    let _ = subscription::drops_of(&String::from_utf8_lossy(bytes), 7001);
+}

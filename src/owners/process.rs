@@ -71,13 +71,7 @@ impl Procfs {
 
     /// The id handed out last: the fifth field of loadavg.
     fn last_pid(&self) -> Option<u32> {
-        let file = self.read("loadavg").ok()?;
-        str::from_utf8(&file)
-            .ok()?
-            .split_whitespace()
-            .nth(4)?
-            .parse()
-            .ok()
+        last_pid_in(&self.read("loadavg").ok()?)
     }
 
     /// The entries of a directory that are numbers.
@@ -126,13 +120,7 @@ impl Procfs {
         let file = self
             .read(&format!("{pid}/fdinfo/{ring}"))
             .unwrap_or_default();
-        file.split(|&byte| byte == b'\n')
-            .filter_map(|line| line.split(|&byte| byte == b' ').next_back())
-            .filter_map(|target| match parse_link(target) {
-                Link::Socket(inode) => Some(inode),
-                Link::Ring | Link::Other => None,
-            })
-            .collect()
+        sockets_in(&file).collect()
     }
 
     /// Whether the process still holds the socket the same way.
@@ -273,6 +261,22 @@ fn link(at: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<Link, Errno>
     Ok(parse_link(target))
 }
 
+/// The sockets in the fdinfo of an io_uring: each stands last on a line.
+fn sockets_in(file: &[u8]) -> impl Iterator<Item = u64> {
+    file.split(|&byte| byte == b'\n')
+        .filter_map(|line| line.split(|&byte| byte == b' ').next_back())
+        .filter_map(|target| match parse_link(target) {
+            Link::Socket(inode) => Some(inode),
+            Link::Ring | Link::Other => None,
+        })
+}
+
+/// The fifth field of loadavg.
+fn last_pid_in(file: &[u8]) -> Option<u32> {
+    let mut fields = str::from_utf8(file).ok()?.split_whitespace();
+    fields.nth(4)?.parse().ok()
+}
+
 fn parse_link(target: &[u8]) -> Link {
     match inode_in(b"socket:[", target) {
         Some(inode) => Link::Socket(inode),
@@ -285,6 +289,18 @@ fn parse_link(target: &[u8]) -> Link {
 fn inode_in(kind: &[u8], target: &[u8]) -> Option<u64> {
     let digits = target.strip_prefix(kind)?.strip_suffix(b"]")?;
     str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The files of a process.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    if let Some(stat) = Stat::parse(bytes) {
+        assert!(stat.comm.len() < bytes.len());
+        let _ = (stat.can_hold_files(), displayed(&stat.comm));
+    }
+    let _ = (parse_link(bytes), inode_in(b"net:[", bytes));
+    assert!(sockets_in(bytes).count() <= bytes.len());
+    let _ = last_pid_in(bytes);
 }
 
 #[cfg(test)]

@@ -71,6 +71,15 @@ fn parse(file: &str) -> HashMap<u32, Arc<str>> {
     names
 }
 
+/// The password file: no name is empty, and none longer than is told.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for name in parse(&text).values() {
+        assert!(!name.is_empty() && text.contains(&**name));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -150,3 +150,22 @@ fn connection(entry: &Entry) -> Connection {
         cookie: entry.cookie,
     }
 }
+
+/// An answer to a dump, in one datagram.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    const SEQUENCE: u32 = 1;
+    for kind in [18, 20] {
+        let mut payloads = 0;
+        let progress = message::Dump::new(kind, SEQUENCE).feed(bytes, |payload| {
+            payloads += payload.len();
+            if let Some(entry) = Entry::parse(payload)? {
+                for shown in [entry.local, entry.remote] {
+                    assert_eq!(shown.ip(), shown.ip().to_canonical());
+                }
+            }
+            Ok(())
+        });
+        assert!(payloads <= bytes.len(), "{progress:?}");
+    }
+}

@@ -206,6 +206,30 @@ fn connection(socket: &TcpNetEntry) -> Option<Connection> {
     })
 }
 
+/// `net/tcp` and the like: what is wrong is told in one line, and a list that was accepted ends with a whole line.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mut lines = 0;
+    let tcp = read_pieces(bytes, |piece: TcpNetEntries| {
+        lines += piece.0.len();
+        for socket in piece.0 {
+            let _ = (tcp_listener(&socket), connection(&socket));
+        }
+    });
+    assert!(lines <= bytes.len());
+    let udp = read_pieces(bytes, |piece: UdpNetEntries| {
+        for socket in piece.0.iter().filter(|socket| is_unconnected(socket)) {
+            let _ = udp_listener(socket);
+        }
+    });
+    for outcome in [tcp, udp] {
+        match outcome {
+            Ok(()) => assert_eq!(bytes.last(), Some(&b'\n')),
+            Err(reason) => assert!(!reason.contains('\n'), "{reason:?}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -189,6 +189,22 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     Some((name, decoded[colon + 1..].to_vec()))
 }
 
+/// A name and a password are what was encoded.
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(super) fn fuzz(headers: &HeaderMap) {
+    if let Some((name, password)) = credentials(headers) {
+        assert!(!name.contains(':'));
+        let pair = [name.as_bytes(), b":", password.as_slice()].concat();
+        let value = format!("Basic {}", STANDARD.encode(pair));
+        let mut again = HeaderMap::new();
+        again.insert(
+            AUTHORIZATION,
+            value.parse().expect("base64 is a header's value"),
+        );
+        assert_eq!(credentials(&again), Some((name, password)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -161,3 +161,11 @@ impl ClientCertVerifier for AllowedNames {
         self.first.supported_verify_schemes()
     }
 }
+
+/// The names in a certificate.
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    if let Some(names) = names::alternative_names(bytes) {
+        assert!(names.len() <= bytes.len());
+    }
+}

@@ -81,6 +81,26 @@ pub(super) async fn run(
     }
 }
 
+/// Serves HTTP/1 over any stream.
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(super) async fn run_http1(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    place: Place,
+    front: Arc<Front>,
+    options: Arc<Options>,
+    closing: watch::Receiver<()>,
+) {
+    let connection = Connection {
+        peer,
+        place: Arc::new(place),
+        front,
+        options,
+        closing,
+    };
+    connection.http1(stream).await;
+}
+
 struct Connection {
     peer: SocketAddr,
     place: Arc<Place>,

@@ -45,19 +45,20 @@ impl FromStr for TelemetryPath {
 pub struct BadPath(String);
 
 fn check(text: &str) -> Result<(), String> {
-    let Some(rest) = text.strip_prefix('/') else {
-        return Err(format!("a path begins with a slash: /{text}"));
-    };
-    if rest.is_empty() {
-        return Err("/ is the landing page: choose another path, such as /metrics".to_owned());
-    }
-    if let Some(bad) = rest
+    // First, so that no other message repeats what a terminal would obey.
+    if let Some(bad) = text
         .chars()
         .find(|&c| !(c.is_ascii_alphanumeric() || "/-._~".contains(c)))
     {
         return Err(format!(
             "{bad:?} cannot stand in the path: use letters, digits and - . _ ~"
         ));
+    }
+    let Some(rest) = text.strip_prefix('/') else {
+        return Err(format!("a path begins with a slash: /{text}"));
+    };
+    if rest.is_empty() {
+        return Err("/ is the landing page: choose another path, such as /metrics".to_owned());
     }
     if text
         .split('/')
@@ -75,5 +76,18 @@ fn check(text: &str) -> Result<(), String> {
             "{taken} serves something else: choose another path, such as /metrics"
         )),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_bad_path_reaches_a_terminal_unescaped() {
+        for text in ["metrics\u{1b}[2J", "/metrics\u{1b}[2J"] {
+            let error = text.parse::<TelemetryPath>().unwrap_err().to_string();
+            assert!(!error.contains('\u{1b}'), "{error}");
+        }
     }
 }

@@ -150,6 +150,21 @@ const fn status(error: &probe::Error) -> StatusCode {
     }
 }
 
+/// What was read of a query and its headers can be asked for.
+#[cfg(all(target_os = "linux", any(test, fuzzing)))]
+pub(super) fn fuzz(query: &str, headers: &HeaderMap) {
+    if let Ok(request) = wanted(query, headers) {
+        assert!(!request.module.is_empty());
+        assert!(!request.time.is_zero() && request.time <= MOST_TIME);
+        let encoded: String = request
+            .target
+            .bytes()
+            .map(|b| format!("%{b:02x}"))
+            .collect();
+        assert_eq!(decode(&encoded), Some(request.target));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,7 +24,7 @@ mod users;
 pub use file::SettingsFile;
 pub(super) use users::{Stored, Users};
 
-use sources::Sources;
+pub(super) use sources::Sources;
 
 /// What a web configuration asks for.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ impl Settings {
         (sources, settings)
     }
 
-    fn parse(source: &str, text: &str, sources: &mut Sources) -> Result<Self, Error> {
+    pub(super) fn parse(source: &str, text: &str, sources: &mut Sources) -> Result<Self, Error> {
         yaml::decode(source, text, |root, problems| match root {
             Some(root) if !root.is_null() => settings(root, sources, problems),
             // As a file in which everything is commented out.

@@ -31,6 +31,23 @@ pub struct Refusal {
     pub more: usize,
 }
 
+/// The message with control characters written as escapes: it may hold what others say of a text, as globset does, and
+/// goes to terminals and logs.
+fn printable(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let mut text = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() {
+            text.extend(c.escape_debug());
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.problems.iter().enumerate() {
@@ -67,7 +84,7 @@ impl Problems {
             line: place.line,
             column: place.column,
             key: key.to_owned(),
-            message: message.into(),
+            message: printable(message.into()),
         });
     }
 

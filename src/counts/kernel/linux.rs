@@ -326,3 +326,6 @@ impl fmt::Debug for Watcher {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use addresses::fuzz;

@@ -257,7 +257,7 @@ fn drops_of_kernel(socket: &Socket) -> Option<u32> {
 }
 
 /// The column `Drops` of the socket with an inode in /proc/net/netlink: the ninth of ten, the inode being the tenth.
-fn drops_of(table: &str, inode: u64) -> Option<u32> {
+pub(super) fn drops_of(table: &str, inode: u64) -> Option<u32> {
     table.lines().skip(1).find_map(|line| {
         let mut columns = line.split_ascii_whitespace().skip(8);
         let drops = columns.next()?;

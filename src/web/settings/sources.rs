@@ -13,14 +13,14 @@ type Seen = [u8; 32];
 
 /// The files that were read for one configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Sources {
+pub(in crate::web) struct Sources {
     directory: PathBuf,
     read: Vec<(PathBuf, Seen)>,
 }
 
 impl Sources {
     /// None yet; paths are relative to the directory in which this file lies.
-    pub(super) fn beside(file: &Path) -> Self {
+    pub(in crate::web) fn beside(file: &Path) -> Self {
         Self {
             directory: file.parent().unwrap_or(Path::new("")).to_owned(),
             read: Vec::new(),

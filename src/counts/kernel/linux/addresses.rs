@@ -244,7 +244,7 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
 
 fn error_of(body: &[u8]) -> io::Error {
     match body.get(0..4).and_then(|bytes| bytes.try_into().ok()) {
-        Some(bytes) => io::Error::from_raw_os_error(-i32::from_ne_bytes(bytes)),
+        Some(bytes) => io::Error::from_raw_os_error(i32::from_ne_bytes(bytes).saturating_neg()),
         None => io::Error::other("rtnetlink answered with an error it did not name"),
     }
 }
@@ -258,7 +258,7 @@ fn local_prefix(body: &[u8]) -> Option<Prefix> {
     let destination = attribute(body.get(RTMSG..)?, RTA_DST);
     let mut address = [0; 16];
     match family {
-        AF_INET => {
+        AF_INET if bits <= 32 => {
             address[10..12].fill(0xff);
             if let Some(destination) = destination {
                 address[12..].copy_from_slice(destination.get(0..4)?);
@@ -268,7 +268,7 @@ fn local_prefix(body: &[u8]) -> Option<Prefix> {
                 address,
             })
         }
-        AF_INET6 => {
+        AF_INET6 if bits <= 128 => {
             if let Some(destination) = destination {
                 address.copy_from_slice(destination.get(0..16)?);
             }
@@ -291,6 +291,17 @@ fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
             return Some(value);
         }
         bytes = bytes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+/// An answer of rtnetlink.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    for message in messages(bytes) {
+        let _ = error_of(message.body);
+        if let Some(prefix) = local_prefix(message.body) {
+            assert!(prefix.bits <= 128, "{prefix:?}");
+        }
     }
 }
 
@@ -320,6 +331,14 @@ mod tests {
         bytes[0] = 0;
         assert_eq!(messages(&bytes).count(), 0);
         assert_eq!(local_prefix(&[AF_INET, 32]), None);
+        let longer_than_an_address = [AF_INET, 33, 0, 0, 0, 0, 0, RTN_LOCAL, 0, 0, 0, 0];
+        assert_eq!(local_prefix(&longer_than_an_address), None);
+    }
+
+    #[test]
+    fn an_error_beyond_all_numbers_is_an_error() {
+        let error = error_of(&i32::MIN.to_ne_bytes());
+        assert_eq!(error.raw_os_error(), Some(i32::MAX));
     }
 
     #[test]
