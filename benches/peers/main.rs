@@ -3,7 +3,8 @@
 //! ```sh
 //! cargo bench --bench peers                # prints the tables
 //! cargo bench --bench peers -- --write     # writes docs/performance.md, its curves, and README's figures as well
-//! cargo bench --bench peers -- --short     # a trial: fewer of everything; never writes
+//! cargo bench --bench peers -- --short     # a trial: fewer of everything
+//! cargo bench --bench peers -- --into DIR  # writes the page and its curves there, of a trial too
 //! ```
 //!
 //! As root: the kernel tier needs it. Puts itself into network and process namespaces of its own. Needs util-linux, iproute2, lsof,
@@ -49,6 +50,10 @@ fn main() -> std::process::ExitCode {
     print!("{}", report::markdown(&sections));
     if asked("--write") && !asked("--short") {
         report::write(&sections);
+    }
+    let mut arguments = std::env::args_os().skip_while(|argument| argument != "--into");
+    if let Some(folder) = arguments.nth(1) {
+        report::write_into(std::path::Path::new(&folder), &sections);
     }
     std::process::ExitCode::SUCCESS
 }

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     /// Of the rate of short connections.
     rates: usize,
     starts: usize,
+    /// For how long nobody asks.
+    rest: Duration,
 }
 
 impl Plan {
@@ -44,6 +46,7 @@ impl Plan {
             spread: [Duration::from_secs(10), Duration::from_secs(5)],
             rates: 21,
             starts: 5,
+            rest: Duration::from_secs(10),
         }
     }
 
@@ -57,6 +60,7 @@ impl Plan {
             spread: [Duration::from_secs(2), Duration::from_secs(2)],
             rates: 3,
             starts: 1,
+            rest: Duration::from_secs(2),
         }
     }
 }
@@ -115,6 +119,8 @@ fn section(title: &str, levels: Vec<String>, figures: Figures, show: fn(f64) -> 
     let count = levels.len();
     let last = |figures: &[Option<f64>]| figures.get(count - 1).copied().flatten();
     let first = figures.first().and_then(|(_, figures)| last(figures));
+    // Nothing can be so many times nothing.
+    let first = first.filter(|&first| first > 0.0);
     let rows = figures.iter().map(|(name, figures)| {
         let mut cells = vec![name.clone()];
         let cell = |level| figures.get(level).copied().flatten();
@@ -153,6 +159,10 @@ fn times(ratio: f64) -> String {
     }
 }
 
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
 fn megabytes(bytes: f64) -> String {
     format!("{:.1} MB", bytes / 1e6)
 }
@@ -171,7 +181,7 @@ fn thousands(number: usize) -> String {
 
 /// What a look takes, and what memory it leaves, by how many sockets are established on the host.
 fn by_sockets(plan: &Plan, servers: &Servers) -> Vec<Section> {
-    let (mut took, mut resident) = (Figures::new(), Figures::new());
+    let [mut took, mut resident, mut processor] = [const { Figures::new() }; 3];
     for (level, &sockets) in plan.sockets.iter().enumerate() {
         eprintln!("{sockets} sockets");
         let _holders = Holders::start(sockets, &BUSY);
@@ -196,6 +206,7 @@ fn by_sockets(plan: &Plan, servers: &Servers) -> Vec<Section> {
         let memory =
             |(name, server): &(String, Server)| (name.clone(), Some(server.resident() as f64));
         add(&mut resident, level, running.iter().map(memory).collect());
+        add(&mut processor, level, shares(&running, plan.rest));
     }
     let levels = || -> Vec<String> {
         plan.sockets
@@ -211,7 +222,26 @@ fn by_sockets(plan: &Plan, servers: &Servers) -> Vec<Section> {
             resident,
             megabytes,
         ),
+        section(
+            "Processor while nobody asks, by established sockets",
+            levels(),
+            processor,
+            percent,
+        ),
     ]
+}
+
+/// The part of a processor that each takes while nobody asks.
+fn shares(running: &[(String, Server)], lasts: Duration) -> Vec<(String, Option<f64>)> {
+    let used = || running.iter().map(|(_, server)| server.processor_time());
+    let (before, begun): (Vec<Duration>, Instant) = (used().collect(), Instant::now());
+    std::thread::sleep(lasts);
+    let took = begun.elapsed().as_secs_f64();
+    let shares = used()
+        .zip(before)
+        .map(|(after, before)| Some((after - before).as_secs_f64() / took));
+    let names = running.iter().map(|(name, _)| name.clone());
+    names.zip(shares).collect()
 }
 
 /// What a look takes by how many ports are watched, each of both protocols with series of its own.
@@ -251,11 +281,10 @@ fn brief(plan: &Plan, servers: &Servers) -> Section {
     let _running = Tier::ALL.map(|tier| Servers::exporter(tier, None));
     let _peers = [Server::node_exporter(), servers.blackbox()];
     let [long, short] = plan.spread;
-    let seen = [
-        seen::connections(plan.connections, long, Ending::Closed),
-        seen::connections(plan.connections, long, Ending::Reset),
-        seen::flashes(plan.flashes, short),
-    ];
+    // In this order: what is left of connections that were closed is to be seen for a minute.
+    let reset = seen::connections(plan.connections, long, Ending::Reset);
+    let closed = seen::connections(plan.connections, long, Ending::Closed);
+    let seen = [closed, reset, seen::flashes(plan.flashes, short)];
     let mut names: Vec<String> = Vec::new();
     for (name, _) in seen.iter().flatten() {
         if !names.contains(name) {

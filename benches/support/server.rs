@@ -99,7 +99,7 @@ impl Server {
                 return Err(said.join().unwrap().unwrap_or_default());
             }
             assert!(start.elapsed() < DEADLINE, "{address} does not get ready");
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(2));
         }
         Ok(server)
     }
@@ -115,13 +115,16 @@ impl Server {
 
     /// The part of a processor that it takes while nobody asks it anything.
     pub fn processor_share(&self, lasts: Duration) -> f64 {
-        let used = || {
-            let stat = self.process().stat().unwrap();
-            (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
-        };
-        let (before, start) = (used(), Instant::now());
+        let (before, start) = (self.processor_time(), Instant::now());
         std::thread::sleep(lasts);
-        (used() - before) / start.elapsed().as_secs_f64()
+        (self.processor_time() - before).as_secs_f64() / start.elapsed().as_secs_f64()
+    }
+
+    /// Processor time it has used so far.
+    pub fn processor_time(&self) -> Duration {
+        let stat = self.process().stat().unwrap();
+        let ticks = (stat.utime + stat.stime) as f64;
+        Duration::from_secs_f64(ticks / procfs::ticks_per_second() as f64)
     }
 }
 
