@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_narrow_terminal_is_never_wrapped() {
-        assert_eq!(line(50, 100, 40), "[######------] 50/100 ports, 10 s left");
+        assert_eq!(line(50, 100, 40), "[######-------] 50/100 ports, 10 s left");
         assert_eq!(line(50, 100, 26), "50/100 ports, 10 s left");
         assert_eq!(line(50, 100, 10), "50/100 po");
         for columns in 0..120 {

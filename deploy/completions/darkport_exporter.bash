@@ -19,6 +19,9 @@ _darkport_exporter() {
             darkport_exporter,dashboards)
                 cmd="darkport_exporter__subcmd__dashboards"
                 ;;
+            darkport_exporter,healthcheck)
+                cmd="darkport_exporter__subcmd__healthcheck"
+                ;;
             darkport_exporter,help)
                 cmd="darkport_exporter__subcmd__help"
                 ;;
@@ -30,6 +33,9 @@ _darkport_exporter() {
                 ;;
             darkport_exporter__subcmd__help,dashboards)
                 cmd="darkport_exporter__subcmd__help__subcmd__dashboards"
+                ;;
+            darkport_exporter__subcmd__help,healthcheck)
+                cmd="darkport_exporter__subcmd__help__subcmd__healthcheck"
                 ;;
             darkport_exporter__subcmd__help,help)
                 cmd="darkport_exporter__subcmd__help__subcmd__help"
@@ -47,7 +53,7 @@ _darkport_exporter() {
 
     case "${cmd}" in
         darkport_exporter)
-            opts="-V -h --config.file --config.check --config.default --collector.tier --collector.sockets --collector.poll-interval --collector.tap --path.procfs --web.listen-address --web.systemd-socket --web.config.file --web.enable-lifecycle --web.telemetry-path --web.max-requests --web.dashboard-url --log.level --log.format --version --help lookup dashboards probe help"
+            opts="-V -h --config.file --config.check --config.default --collector.tier --collector.sockets --collector.poll-interval --collector.tap --path.procfs --web.listen-address --web.systemd-socket --web.config.file --web.enable-lifecycle --web.telemetry-path --web.max-requests --web.dashboard-url --log.level --log.format --version --help lookup dashboards probe healthcheck help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -113,7 +119,7 @@ _darkport_exporter() {
             return 0
             ;;
         darkport_exporter__subcmd__dashboards)
-            opts="-h --output --force --config.file --collector.sockets --path.procfs --web.config.file --log.level --log.format --help"
+            opts="-h --output --force --config.file --collector.sockets --path.procfs --web.listen-address --web.config.file --log.level --log.format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -132,6 +138,60 @@ _darkport_exporter() {
                     return 0
                     ;;
                 --path.procfs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --web.listen-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --web.config.file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log.level)
+                    COMPREPLY=($(compgen -W "debug info warn error" -- "${cur}"))
+                    return 0
+                    ;;
+                --log.format)
+                    COMPREPLY=($(compgen -W "logfmt json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        darkport_exporter__subcmd__healthcheck)
+            opts="-h --url --timeout --config.file --collector.sockets --path.procfs --web.listen-address --web.config.file --log.level --log.format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config.file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --collector.sockets)
+                    COMPREPLY=($(compgen -W "auto netlink netstat2 procfs" -- "${cur}"))
+                    return 0
+                    ;;
+                --path.procfs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --web.listen-address)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -155,7 +215,7 @@ _darkport_exporter() {
             return 0
             ;;
         darkport_exporter__subcmd__help)
-            opts="lookup dashboards probe help"
+            opts="lookup dashboards probe healthcheck help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -169,6 +229,20 @@ _darkport_exporter() {
             return 0
             ;;
         darkport_exporter__subcmd__help__subcmd__dashboards)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        darkport_exporter__subcmd__help__subcmd__healthcheck)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -225,7 +299,7 @@ _darkport_exporter() {
             return 0
             ;;
         darkport_exporter__subcmd__lookup)
-            opts="-h --config.file --collector.sockets --path.procfs --web.config.file --log.level --log.format --help"
+            opts="-h --config.file --collector.sockets --path.procfs --web.listen-address --web.config.file --log.level --log.format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -240,6 +314,10 @@ _darkport_exporter() {
                     return 0
                     ;;
                 --path.procfs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --web.listen-address)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -263,7 +341,7 @@ _darkport_exporter() {
             return 0
             ;;
         darkport_exporter__subcmd__probe)
-            opts="-h --ports --udp --timeout --retries --rate --concurrency --prefer-ipv4 --output --config.file --collector.sockets --path.procfs --web.config.file --log.level --log.format --help"
+            opts="-h --ports --udp --timeout --retries --rate --concurrency --prefer-ipv4 --output --config.file --collector.sockets --path.procfs --web.listen-address --web.config.file --log.level --log.format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -302,6 +380,10 @@ _darkport_exporter() {
                     return 0
                     ;;
                 --path.procfs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --web.listen-address)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

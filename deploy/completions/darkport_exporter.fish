@@ -57,6 +57,7 @@ complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -s h -
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "lookup" -d 'Say what the registry knows of each port, in which range it lies, and what listens there now'
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "dashboards" -d 'Write the bundled Grafana dashboards, Prometheus rules and provisioning files into a directory'
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "probe" -d 'Say what ports of a host answer over the network: the outside view'
+complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "healthcheck" -d 'Ask the exporter that runs here whether it is healthy: status 0 if it is, else 1. For a container\'s health check. It is asked at --web.listen-address, and over TLS where --web.config.file says so'
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l config.file -d 'Watch set and limits (YAML). Without it the embedded default is used, which --config.default prints' -r -F
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (works everywhere) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
@@ -64,6 +65,7 @@ netlink\t''
 netstat2\t''
 procfs\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l path.procfs -d 'Where the proc file system is mounted; in a container, the host\'s' -r -F
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l web.listen-address -d 'Where to serve: `:PORT` for every address, `HOST:PORT` or `[IPV6]:PORT`. May be given several times' -r
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l web.config.file -d 'TLS, users, headers and rate limit (YAML), in the format of Prometheus\' exporter-toolkit. Changes to it, and to the certificates it names, count without a restart' -r -F
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l log.level -d 'The least level that is logged' -r -f -a "debug\t''
 info\t''
@@ -79,6 +81,7 @@ netlink\t''
 netstat2\t''
 procfs\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand dashboards" -l path.procfs -d 'Where the proc file system is mounted; in a container, the host\'s' -r -F
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand dashboards" -l web.listen-address -d 'Where to serve: `:PORT` for every address, `HOST:PORT` or `[IPV6]:PORT`. May be given several times' -r
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand dashboards" -l web.config.file -d 'TLS, users, headers and rate limit (YAML), in the format of Prometheus\' exporter-toolkit. Changes to it, and to the certificates it names, count without a restart' -r -F
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand dashboards" -l log.level -d 'The least level that is logged' -r -f -a "debug\t''
 info\t''
@@ -101,6 +104,7 @@ netlink\t''
 netstat2\t''
 procfs\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l path.procfs -d 'Where the proc file system is mounted; in a container, the host\'s' -r -F
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l web.listen-address -d 'Where to serve: `:PORT` for every address, `HOST:PORT` or `[IPV6]:PORT`. May be given several times' -r
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l web.config.file -d 'TLS, users, headers and rate limit (YAML), in the format of Prometheus\' exporter-toolkit. Changes to it, and to the certificates it names, count without a restart' -r -F
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l log.level -d 'The least level that is logged' -r -f -a "debug\t''
 info\t''
@@ -111,7 +115,25 @@ json\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l udp -d 'Probe UDP ports instead of TCP ports. Each is sent an empty datagram, which few services answer'
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l prefer-ipv4 -d 'Take a name\'s IPv4 addresses rather than its IPv6 ones'
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -s h -l help -d 'Print help'
-complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe help" -f -a "lookup" -d 'Say what the registry knows of each port, in which range it lies, and what listens there now'
-complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe help" -f -a "dashboards" -d 'Write the bundled Grafana dashboards, Prometheus rules and provisioning files into a directory'
-complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe help" -f -a "probe" -d 'Say what ports of a host answer over the network: the outside view'
-complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l url -d 'Where to ask instead, such as http://localhost:10561/-/healthy. May be given several times; the first that answers counts' -r
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l timeout -d 'How long the answer is waited for, 10ms to 1m' -r
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l config.file -d 'Watch set and limits (YAML). Without it the embedded default is used, which --config.default prints' -r -F
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (works everywhere) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
+netlink\t''
+netstat2\t''
+procfs\t''"
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l path.procfs -d 'Where the proc file system is mounted; in a container, the host\'s' -r -F
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l web.listen-address -d 'Where to serve: `:PORT` for every address, `HOST:PORT` or `[IPV6]:PORT`. May be given several times' -r
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l web.config.file -d 'TLS, users, headers and rate limit (YAML), in the format of Prometheus\' exporter-toolkit. Changes to it, and to the certificates it names, count without a restart' -r -F
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l log.level -d 'The least level that is logged' -r -f -a "debug\t''
+info\t''
+warn\t''
+error\t''"
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l log.format -d 'The form of a log line, on stderr' -r -f -a "logfmt\t''
+json\t''"
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -s h -l help -d 'Print help'
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "lookup" -d 'Say what the registry knows of each port, in which range it lies, and what listens there now'
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "dashboards" -d 'Write the bundled Grafana dashboards, Prometheus rules and provisioning files into a directory'
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "probe" -d 'Say what ports of a host answer over the network: the outside view'
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "healthcheck" -d 'Ask the exporter that runs here whether it is healthy: status 0 if it is, else 1. For a container\'s health check. It is asked at --web.listen-address, and over TLS where --web.config.file says so'
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
