@@ -25,14 +25,19 @@ pub(crate) fn draw(section: &Section, across: &str, file: &Path) {
         .iter()
         .map(|level| number(level.trim_end_matches(" × 2")))
         .collect();
+    // There is no 0 among powers of ten: the idle host stands at the left edge, one below the least.
+    let positive = levels.iter().copied().filter(|&level| level > 0.0);
+    let least = positive.fold(f64::INFINITY, f64::min);
+    let has_zero = levels.contains(&0.0);
+    let left = if has_zero { least / 10.0 } else { least };
+    let right = levels.iter().copied().fold(least, f64::max);
     let curves: Vec<(&str, Vec<(f64, f64)>)> = section
         .rows
         .iter()
         .map(|row| {
             let points = levels.iter().zip(&row[1..]);
             let points = points.filter_map(|(&level, cell)| {
-                // There is no 0 among powers of ten: the idle host stands at the left edge.
-                milliseconds(cell).map(|time| (level.max(LEFT), time))
+                milliseconds(cell).map(|time| (level.max(left), time))
             });
             (row[0].as_str(), points.collect())
         })
@@ -42,8 +47,6 @@ pub(crate) fn draw(section: &Section, across: &str, file: &Path) {
         .flat_map(|(_, points)| points)
         .map(|point| point.1);
     let top = most.fold(1.0, f64::max) * 2.0;
-    let right = levels.iter().copied().fold(LEFT, f64::max);
-    let left = levels.iter().copied().fold(right, f64::min).max(LEFT);
 
     let area = SVGBackend::new(file, (960, 560)).into_drawing_area();
     area.fill(&WHITE).unwrap();
@@ -60,7 +63,7 @@ pub(crate) fn draw(section: &Section, across: &str, file: &Path) {
         .y_desc("milliseconds")
         .light_line_style(WHITE)
         .x_label_formatter(&|level| {
-            if *level <= LEFT {
+            if has_zero && *level <= left {
                 "0".to_owned()
             } else {
                 format!("{level:.0}")
@@ -85,9 +88,6 @@ pub(crate) fn draw(section: &Section, across: &str, file: &Path) {
         .unwrap();
     area.present().unwrap();
 }
-
-/// Where the idle host stands.
-const LEFT: f64 = 10.0;
 
 fn number(text: &str) -> f64 {
     text.replace(',', "").parse().unwrap()
