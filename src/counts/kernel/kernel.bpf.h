@@ -81,6 +81,7 @@ struct sock {
     struct sock_common __sk_common;
     __u32 sk_max_ack_backlog;
     __u16 sk_protocol;
+    void *sk_bpf_storage; // NULL as long as no program has stored anything
 };
 struct inet_sock {
     __u16 inet_sport;
