@@ -33,13 +33,14 @@ use counters::Counters;
 use misses::Misses;
 use programs::Refusal;
 use start::{
-    allow_locked_memory, attach_binds, attach_drops, follow_addresses, is_older_than, load, note,
-    os, ring,
+    allow_locked_memory, attach_binds, attach_drops, attach_tap, follow_addresses, is_older_than,
+    load, note, os, ring,
 };
 
 mod addresses;
 mod clock;
 mod counters;
+mod direct;
 mod listeners;
 mod memory;
 mod misses;
@@ -133,7 +134,7 @@ impl Kernel {
         let attempts = options.tap
             && note(
                 Part::Attempts,
-                programs::trace(&mut ebpf, "tap", "netif_receive_skb", &types),
+                attach_tap(&mut ebpf, &types, options),
                 &mut missing,
             )
             .is_some();

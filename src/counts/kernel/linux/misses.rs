@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use aya::Ebpf;
 
 /// The programs on tracepoints.
-const PROGRAMS: [&str; 3] = ["tap", "dropped", "state"];
+const PROGRAMS: [&str; 4] = ["tap", "tap_direct", "dropped", "state"];
 
 /// Where the kernel tells of each of the loaded programs.
 #[derive(Debug)]
