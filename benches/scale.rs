@@ -38,6 +38,10 @@ const SCRAPES: usize = 50;
 const MOST_OF_PEER: f64 = 1.0 / 8.0;
 /// The same in the kernel tier, which reads no connections.
 const MOST_OF_PEER_IN_KERNEL: f64 = 1.0 / 100.0;
+/// A default scrape in the kernel tier, with the sums over the whole port space, on an idle host.
+const MOST_IN_KERNEL: Duration = Duration::from_millis(2);
+/// The same on the busy host, against that on the idle one.
+const MOST_OF_IDLE_IN_KERNEL: f64 = 2.0;
 /// Of one processor, while nobody scrapes, in the polled tier, on the busy host.
 const MOST_PROCESSOR: f64 = 0.05;
 /// A scrape with 10,000 watched ports of both protocols, dense.
@@ -169,6 +173,9 @@ fn measure(host: &Host, tier: Tier, dense: &Path, report: &mut Report) {
             _ => Bound::of(host.is_bounded, "< 1/8", ratio < MOST_OF_PEER),
         },
     );
+    if tier == Tier::Kernel {
+        judge_kernel_scrape(host, ours, report);
+    }
     for _ in COMPARED..SCRAPES {
         scrape(EXPORTER);
     }
@@ -214,6 +221,25 @@ fn measure(host: &Host, tier: Tier, dense: &Path, report: &mut Report) {
     );
 }
 
+/// In the kernel tier no scrape walks the connections, however many there are.
+fn judge_kernel_scrape(host: &Host, took: Duration, report: &mut Report) {
+    let tier = Tier::Kernel;
+    if host.sockets == 0 {
+        let bound = Bound::of(true, "< 2 ms", took < MOST_IN_KERNEL);
+        report.row(host, tier, "default scrape", &time(took), bound);
+        report.idle_in_kernel = Some(took);
+    } else if let Some(idle) = report.idle_in_kernel {
+        let ratio = took.as_secs_f64() / idle.as_secs_f64();
+        report.row(
+            host,
+            tier,
+            "default scrape / that on the idle host",
+            &format!("{} / {} = {ratio:.2}", time(took), time(idle)),
+            Bound::of(host.is_bounded, "≤ 2", ratio <= MOST_OF_IDLE_IN_KERNEL),
+        );
+    }
+}
+
 /// Scrapes the exporter and the peer in turn; the medians.
 fn compare() -> (Duration, Duration) {
     let (ours, theirs) = (0..COMPARED)
@@ -239,6 +265,8 @@ impl Bound {
 struct Report {
     rows: String,
     broken: bool,
+    /// A default scrape in the kernel tier on the idle host.
+    idle_in_kernel: Option<Duration>,
 }
 
 impl Report {

@@ -185,8 +185,12 @@ fn begin(
 
 /// Attaches the programs. What this host lacks for a part of them is told, and costs that part.
 fn kernel(watched: &PortSet, tap: bool) -> Result<Counts, String> {
+    let options = kernel::Options {
+        tap,
+        ..kernel::Options::default()
+    };
     let (kernel, watcher, missing) =
-        Kernel::start(&kernel::Options { tap }).map_err(|error| Chain(&error).to_string())?;
+        Kernel::start(&options).map_err(|error| Chain(&error).to_string())?;
     for missing in missing {
         tracing::warn!(%missing, "a part of the kernel tier is not available");
     }

@@ -68,11 +68,17 @@ pub use space::Space;
 pub struct Options {
     /// Whether to look at each received packet. Without it there are no attempts; all else stands.
     pub tap: bool,
+    /// Whether the tap may read packets where they lie, which is cheaper, where the kernel can (Linux 6.2). Else, and if
+    /// not, it copies their headers first.
+    pub in_place: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { tap: true }
+        Self {
+            tap: true,
+            in_place: true,
+        }
     }
 }
 

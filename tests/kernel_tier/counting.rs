@@ -298,7 +298,10 @@ fn fast_open_is_counted_as_any_other() {
 #[ignore = "needs root"]
 fn without_the_tap_all_else_stands() {
     let lab = Lab::new("no-tap");
-    let started = lab.start_with(&Options { tap: false });
+    let started = lab.start_with(&Options {
+        tap: false,
+        ..Options::default()
+    });
     TcpStream::connect(local(DARK)).unwrap_err();
     let counts = started.counts(DARK);
     assert_eq!(counts.attempts, None);

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use darkport_exporter::counts::kernel::Options;
 use darkport_exporter::port::Port;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -14,6 +15,11 @@ const UDP: u8 = 17;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const ECE_CWR: u8 = 0xc0;
+
+const IN_COPIES: Options = Options {
+    tap: true,
+    in_place: false,
+};
 
 /// A socket that sends whole packets, header included.
 pub(crate) fn raw(v6: bool) -> Socket {
@@ -138,9 +144,20 @@ fn checksum(from: IpAddr, to: IpAddr, protocol: u8, segment: &[u8]) -> u16 {
 #[test]
 #[ignore = "needs root"]
 fn only_what_is_an_attempt_is_counted() {
+    only_what_is_an_attempt_is_counted_with(Options::default());
+}
+
+/// As on kernels before 6.2.
+#[test]
+#[ignore = "needs root"]
+fn only_what_is_an_attempt_is_counted_in_copies() {
+    only_what_is_an_attempt_is_counted_with(IN_COPIES);
+}
+
+fn only_what_is_an_attempt_is_counted_with(options: Options) {
     let lab = Lab::new("headers4");
     let neighbour = lab.neighbour();
-    let started = lab.start();
+    let started = lab.start_with(&options);
     neighbour.within(|| {
         let socket = raw(false);
         let (from, to) = (IpAddr::V4(THERE), IpAddr::V4(HERE));
@@ -187,12 +204,23 @@ fn only_what_is_an_attempt_is_counted() {
 #[test]
 #[ignore = "needs root"]
 fn ipv6_extension_headers_are_walked() {
+    ipv6_extension_headers_are_walked_with(Options::default());
+}
+
+/// As on kernels before 6.2.
+#[test]
+#[ignore = "needs root"]
+fn ipv6_extension_headers_are_walked_in_copies() {
+    ipv6_extension_headers_are_walked_with(IN_COPIES);
+}
+
+fn ipv6_extension_headers_are_walked_with(options: Options) {
     const HOP: u8 = 0;
     const FRAGMENT: u8 = 44;
     const OPTIONS: u8 = 60;
     let lab = Lab::new("headers6");
     let neighbour = lab.neighbour();
-    let started = lab.start();
+    let started = lab.start_with(&options);
     neighbour.within(|| {
         let socket = raw(true);
         let (from, to) = (IpAddr::V6(THERE6), IpAddr::V6(HERE6));

@@ -2,7 +2,7 @@
 //
 // What the kernel counts for darkport_exporter. Every program observes: none drops, delays or changes anything.
 //
-//   tap        each packet a device hands up               attempts
+//   tap        each packet a device hands up               attempts; tap_direct in its place where it can be loaded
 //   dropped    each dropped packet, with its reason        refused, filtered
 //   state      each change of a TCP socket's state         accepted, outbound, listeners, connections
 //   seed       each TCP socket there is, when asked        connections that were there before
@@ -38,7 +38,7 @@ struct knock {
 };
 struct inbound {
     __u64 accepted;
-    __s64 established; // now; kept for watched ports
+    __s64 established; // now; kept for ports that are gauged
 };
 struct outbound {
     __u64 connected;
@@ -57,8 +57,15 @@ COUNTERS(openings, struct opening, 2 * PORTS);
 // By port, TCP alone.
 COUNTERS(inbound, struct inbound, PORTS);
 COUNTERS(outbound, struct outbound, PORTS);
-// One bit a port, TCP, then UDP; written by the exporter. Listener events and marks on connections are made only here.
+// One bit a port, TCP, then UDP; written by the exporter. Listener events are told only here.
 COUNTERS(watched, __u64, 2 * PORTS / 64);
+// One bit a port, TCP alone; written by the exporter, and never taken back. On gauged ports established connections are
+// kept count of. Those from before are counted by a walk over all sockets; once it has ended, the port is settled.
+struct gauging {
+    __u64 gauged;
+    __u64 settled;
+};
+COUNTERS(gauging, struct gauging, PORTS / 64);
 // Sums over 1,024 ports each: knocks on TCP, knocks on UDP, accepted. A reader of the whole space looks only into
 // blocks whose sum has moved.
 COUNTERS(blocks, __u64, 3 * BLOCKS);
@@ -73,11 +80,13 @@ struct prefix {
 };
 MAP(addresses, MAP_LPM_TRIE, struct prefix, __u8, 65536, NO_PREALLOC);
 
-// What is remembered with a TCP socket until it goes.
+// What is remembered with a TCP socket until it goes. Storing costs more than all else that is done for a connection, so
+// it is left for the few of which it cannot be told by looking at them; see `leave`.
 struct mark {
     __u16 port;
     __u8 established; // counted in inbound.established
     __u8 active;      // opened by this host, though its state looks as if the other end had
+    __u8 outbound;    // opened by this host, though it has listened before
     __u8 unnamed;     // listens on a port that was not known when it began to
 };
 MAP(marks, MAP_SK_STORAGE, int, struct mark, 0, NO_PREALLOC);
@@ -302,16 +311,78 @@ static inline bool is_for_host(struct sk_buff *skb, struct net_device *device)
     return type == PACKET_HOST || type == PACKET_OTHERHOST;
 }
 
-// Nearly all packets are segments of connections that stand: one look tells them.
-static inline bool is_plain_segment(struct cursor *cursor, __u16 ether_type)
-{
-    __u8 bytes[54];
+// What most packets begin with: IP without options or extensions, and as much of the transport's header as has TCP's
+// flags.
+struct plain4 {
+    struct ipv4 ip;
+    __u8 transport[14];
+};
+struct plain6 {
+    struct ipv6 ip;
+    __u8 transport[14];
+};
+#define PLAIN4 34
+#define PLAIN6 54
 
-    if (ether_type == from_net16(ETH_P_IP))
-        return cursor->at + 34 <= cursor->end && !read_kernel(bytes, 34, cursor->at) && bytes[0] == 0x45 &&
-               bytes[9] == IPPROTO_TCP && !is_attempt_flags(bytes[33]);
-    return cursor->at + 54 <= cursor->end && !read_kernel(bytes, 54, cursor->at) && bytes[6] == IPPROTO_TCP &&
-           !is_attempt_flags(bytes[53]);
+enum look { NO_ATTEMPT, ATTEMPT, UNCLEAR };
+
+static inline enum look look_at_transport(__u8 protocol, __u8 *transport, __u32 *index)
+{
+    if (protocol == IPPROTO_TCP ? !is_attempt_flags(transport[13]) : protocol != IPPROTO_UDP)
+        return NO_ATTEMPT;
+    *index = index_of(protocol, transport[2] << 8 | transport[3]);
+    return ATTEMPT;
+}
+
+// Where a header lies in one piece, without copying it. Its type is that of any kernel type which is large enough and
+// nothing but bytes. The kernel makes a load from where nothing is yield 0.
+static inline void *in_place(unsigned char *at)
+{
+    return read_only_as(at, TYPE_ID(struct __kernel_sockaddr_storage));
+}
+
+// One look tells most packets, and nearly all of those are segments of connections that stand. What it costs is paid
+// for each packet of the host, so nothing is done before it that can be done after.
+static inline enum look look(struct cursor *cursor, __u16 ether_type, bool direct, __u32 *index,
+                             struct prefix *destination)
+{
+    enum look seen;
+
+    if (ether_type == from_net16(ETH_P_IP)) {
+        struct plain4 copy, *plain = &copy;
+
+        if (cursor->at + PLAIN4 > cursor->end)
+            return UNCLEAR;
+        if (direct)
+            plain = in_place(cursor->at);
+        else if (read_kernel(plain, PLAIN4, cursor->at))
+            return UNCLEAR;
+        if (plain->ip.first != 0x45)
+            return UNCLEAR;
+        seen = look_at_transport(plain->ip.protocol, plain->transport, index);
+        if (seen != ATTEMPT)
+            return seen;
+        // A fragment after the first has no ports.
+        if (plain->ip.fragment & from_net16(0x1fff))
+            return NO_ATTEMPT;
+        map_ipv4(destination, plain->ip.destination);
+    } else {
+        struct plain6 copy, *plain = &copy;
+
+        if (cursor->at + PLAIN6 > cursor->end)
+            return UNCLEAR;
+        if (direct)
+            plain = in_place(cursor->at);
+        else if (read_kernel(plain, PLAIN6, cursor->at))
+            return UNCLEAR;
+        if (is_extension(plain->ip.header))
+            return UNCLEAR;
+        seen = look_at_transport(plain->ip.header, plain->transport, index);
+        if (seen != ATTEMPT)
+            return seen;
+        __builtin_memcpy(destination->address, plain->ip.destination, 16);
+    }
+    return ATTEMPT;
 }
 
 // Datagrams that were merged on the way in are still as many as were sent.
@@ -324,33 +395,39 @@ static inline __u32 datagrams(struct sk_buff *skb)
     return count > 1 ? count : 1;
 }
 
-SEC("tp_btf/netif_receive_skb")
-int tap(__u64 *arguments)
+static inline bool is_here(struct net_device *device)
 {
-    struct sk_buff *skb = (void *)arguments[0];
-    struct net_device *device = skb->dev;
+    return device && device->nd_net.net->ns.inum == own_netns;
+}
+
+static inline int count_packet(struct sk_buff *skb, bool direct)
+{
     __u16 ether_type = skb->protocol;
     struct prefix destination;
     struct arrival *arrival;
     struct cursor cursor;
+    enum look seen;
     __u32 index;
 
-    if (!device || device->nd_net.net->ns.inum != own_netns)
-        return 0;
     cursor.at = skb->data;
     cursor.end = cursor.at + (skb->len - skb->data_len);
     cursor.in_pieces = skb->data_len != 0;
     if (ether_type == from_net16(ETH_P_8021Q) || ether_type == from_net16(ETH_P_8021AD)) {
         __u16 tag[2];
 
-        if (!take(&cursor, tag, sizeof(tag)))
+        if (!is_here(skb->dev) || !take(&cursor, tag, sizeof(tag)))
             return 0;
         cursor.at += sizeof(tag);
         ether_type = tag[1];
     }
-    if (!is_ip(ether_type) || is_plain_segment(&cursor, ether_type) || !is_for_host(skb, device))
+    if (!is_ip(ether_type))
         return 0;
-    if (!is_attempt(&cursor, ether_type, &index, &destination) || !is_own_address(&destination))
+    seen = look(&cursor, ether_type, direct, &index, &destination);
+    if (seen == NO_ATTEMPT || !is_here(skb->dev) || !is_for_host(skb, skb->dev))
+        return 0;
+    if (seen == UNCLEAR && !is_attempt(&cursor, ether_type, &index, &destination))
+        return 0;
+    if (!is_own_address(&destination))
         return 0;
     arrival = map_lookup(&arrivals, &index);
     if (!arrival)
@@ -358,6 +435,19 @@ int tap(__u64 *arguments)
     __sync_fetch_and_add(&arrival->attempts, index < PORTS ? 1 : datagrams(skb));
     arrival->last = boot_time();
     return 0;
+}
+
+SEC("tp_btf/netif_receive_skb")
+int tap(__u64 *arguments)
+{
+    return count_packet((void *)arguments[0], 0);
+}
+
+// The same, a third cheaper, for kernels that have what it takes.
+SEC("tp_btf/netif_receive_skb")
+int tap_direct(__u64 *arguments)
+{
+    return count_packet((void *)arguments[0], 1);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -520,31 +610,103 @@ static inline struct inbound *inbound_of(__u32 port)
     return map_lookup(&inbound, &port);
 }
 
-static inline void establish(struct sock *sk, struct inbound *counts, __u16 port)
+// Nearly all sockets have nothing stored with them: to see that costs less than to ask.
+static inline struct mark *mark_of(struct sock *sk)
 {
-    struct mark *mark;
+    return sk->sk_bpf_storage ? storage(&marks, sk, NULL, 0) : NULL;
+}
 
-    if (!is_watched(port))
-        return;
-    mark = storage(&marks, sk, NULL, STORAGE_CREATE);
-    if (!mark) {
+static inline struct mark *new_mark(struct sock *sk)
+{
+    struct mark *mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+
+    if (!mark)
         miss(LOST_MARK);
-        return;
-    }
-    if (mark->established)
+    return mark;
+}
+
+static inline struct gauging *gauging_of(__u16 port)
+{
+    __u32 word = port / 64;
+
+    return map_lookup(&gauging, &word);
+}
+
+static inline bool has_bit(__u64 bits, __u16 port)
+{
+    return (bits >> (port % 64)) & 1;
+}
+
+// The child of a listener keeps the listener's backlog; a socket that connects has none, unless it has listened before.
+static inline bool looks_accepted(struct sock *sk)
+{
+    return sk->sk_max_ack_backlog != 0;
+}
+
+static inline void establish_marked(struct sock *sk, struct inbound *counts, __u16 port)
+{
+    struct mark *mark = new_mark(sk);
+
+    if (!mark || mark->established || mark->outbound)
         return;
     mark->port = port;
     mark->established = 1;
     __sync_fetch_and_add(&counts->established, 1);
 }
 
-static inline void leave(struct mark *mark)
+// A connection of a settled port need not be marked: when it leaves it is known to be counted, for all are.
+static inline void establish(struct sock *sk, struct inbound *counts, __u16 port)
 {
-    struct inbound *counts = inbound_of(mark->port);
+    struct gauging *gauging = gauging_of(port);
 
-    mark->established = 0;
+    if (!gauging || !has_bit(gauging->gauged, port))
+        return;
+    if (has_bit(gauging->settled, port) && looks_accepted(sk))
+        __sync_fetch_and_add(&counts->established, 1);
+    else
+        establish_marked(sk, counts, port);
+}
+
+// skc_num is gone by now where the owner had not chosen it.
+static inline __u16 port_of_closed(struct sock *sk)
+{
+    __u16 port = 0;
+
+    read_kernel(&port, sizeof(port), &((struct inet_sock *)sk)->inet_sport);
+    return from_net16(port);
+}
+
+static inline void take_off(__u16 port)
+{
+    struct inbound *counts = inbound_of(port);
+
     if (counts)
         __sync_fetch_and_add(&counts->established, -1);
+}
+
+// Whether it was counted is told by its mark; without one, by what it looks like, if it had come to a settled port, or
+// its port was settled since.
+static inline void leave(struct sock *sk)
+{
+    struct mark *mark = mark_of(sk);
+    struct gauging *gauging;
+    __u16 port;
+
+    if (mark && (mark->established || mark->outbound)) {
+        if (mark->established)
+            take_off(mark->port);
+        mark->established = 0;
+        mark->outbound = 0;
+        return;
+    }
+    if (!looks_accepted(sk))
+        return;
+    port = sk->__sk_common.skc_num;
+    if (!port)
+        port = port_of_closed(sk);
+    gauging = gauging_of(port);
+    if (gauging && has_bit(gauging->settled, port))
+        take_off(port);
 }
 
 static inline void concluded(struct sock *sk, bool connected)
@@ -554,6 +716,12 @@ static inline void concluded(struct sock *sk, bool connected)
 
     if (counts)
         __sync_fetch_and_add(connected ? &counts->connected : &counts->failed, 1);
+    if (connected && looks_accepted(sk)) {
+        struct mark *mark = new_mark(sk);
+
+        if (mark)
+            mark->outbound = 1;
+    }
 }
 
 static inline void accepted(struct sock *sk)
@@ -599,22 +767,17 @@ static inline void listens(struct sock *sk)
         return;
     }
     // Who listens without having bound is given a port only after this. It is told when it closes.
-    struct mark *mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+    struct mark *mark = new_mark(sk);
 
     if (mark)
         mark->unnamed = 1;
-    else
-        miss(LOST_MARK);
 }
 
 static inline void listens_no_more(struct sock *sk)
 {
-    struct mark *mark = storage(&marks, sk, NULL, 0);
-    __u16 port = 0;
+    struct mark *mark = mark_of(sk);
+    __u16 port = port_of_closed(sk);
 
-    // skc_num is gone by now where the owner had not chosen it.
-    read_kernel(&port, sizeof(port), &((struct inet_sock *)sk)->inet_sport);
-    port = from_net16(port);
     if (mark && mark->unnamed) {
         mark->unnamed = 0;
         if (!port)
@@ -640,22 +803,18 @@ int state(__u64 *arguments)
         return 0;
 
     if (from == TCP_ESTABLISHED) {
-        mark = storage(&marks, sk, NULL, 0);
-        if (mark && mark->established)
-            leave(mark);
+        leave(sk);
     } else if (from == TCP_SYN_SENT) {
         if (to == TCP_SYN_RECV) {
             // Both ends called each other: it goes on like an inbound one.
-            mark = storage(&marks, sk, NULL, STORAGE_CREATE);
+            mark = new_mark(sk);
             if (mark)
                 mark->active = 1;
-            else
-                miss(LOST_MARK);
         } else {
             concluded(sk, to == TCP_ESTABLISHED);
         }
     } else if (from == TCP_SYN_RECV) {
-        mark = storage(&marks, sk, NULL, 0);
+        mark = mark_of(sk);
         if (mark && mark->active) {
             mark->active = 0;
             concluded(sk, to == TCP_ESTABLISHED);
@@ -670,14 +829,15 @@ int state(__u64 *arguments)
     return 0;
 }
 
-// Connections that were there before a port was watched. The kernel holds the lock of each socket it shows here, so no
-// state changes between the question and the mark: a socket is counted by `state` or here, by whoever marks it first,
-// and taken off when a marked one leaves. What tells that the other end called: a child of a listener keeps the
-// listener's backlog, a socket that connected never had one.
+// Connections that were there before a port was gauged. Until it is settled each connection is marked when it is
+// counted. The kernel holds the lock of each socket it shows here, so no state changes between the question and the
+// mark: a socket is counted by `state` or here, by whoever marks it first, and taken off when a marked one leaves. When
+// the walk has ended, each that stands has been counted, and marks are no longer needed.
 SEC("iter/tcp")
 int seed(struct bpf_iter__tcp *step)
 {
     struct sock_common *common = step->sk_common;
+    struct gauging *gauging;
     struct inbound *counts;
     struct sock *sk;
     __u16 port;
@@ -685,15 +845,16 @@ int seed(struct bpf_iter__tcp *step)
     if (!common || common->skc_state != TCP_ESTABLISHED)
         return 0;
     port = common->skc_num;
-    if (!is_watched(port))
+    gauging = gauging_of(port);
+    if (!gauging || !has_bit(gauging->gauged, port) || has_bit(gauging->settled, port))
         return 0;
     counts = inbound_of(port);
     if (!counts)
         return 0;
     sk = full_socket(common);
-    if (!sk || sk->sk_max_ack_backlog == 0)
+    if (!sk || !looks_accepted(sk))
         return 0;
-    establish(sk, counts, port);
+    establish_marked(sk, counts, port);
     return 0;
 }
 

@@ -45,6 +45,10 @@ static struct sock *(*full_socket)(void *common) = (void *)137; // NULL for what
 static void *(*ring_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
 static void (*ring_submit)(void *data, __u64 flags) = (void *)132;
 
+// No helper but a function of the kernel, since Linux 6.2: the address, to be read as a type of the kernel's. Such
+// functions have no numbers in the ABI; the loader puts the running kernel's in place of this one (linux/direct.rs).
+static void *(*read_only_as)(const void *address, __u32 type) = (void *)0x6b706464;
+
 // ---------------------------------------------------------------------------------------------------------------------
 // The kernel's own types, as far as they are used.
 
@@ -81,6 +85,7 @@ struct sock {
     struct sock_common __sk_common;
     __u32 sk_max_ack_backlog;
     __u16 sk_protocol;
+    void *sk_bpf_storage; // NULL as long as no program has stored anything
 };
 struct inet_sock {
     __u16 inet_sport;
@@ -99,6 +104,9 @@ struct sk_buff {
 };
 struct skb_shared_info {
     __u16 gso_segs;
+};
+struct __kernel_sockaddr_storage {
+    __u16 ss_family;
 };
 struct bpf_iter__tcp {
     void *meta;
@@ -131,6 +139,7 @@ struct group_socket {
 
 // What a name stands for in the running kernel; its numbers differ between kernels.
 #define VALUE_OF(type, name) __builtin_preserve_enum_value(*(typeof(type) *)name, 1)
+#define TYPE_ID(type) __builtin_btf_type_id(*(type *)0, 1)
 #define IS_THERE(type, name) __builtin_preserve_enum_value(*(typeof(type) *)name, 0)
 
 enum { AF_INET = 2, AF_INET6 = 10 };

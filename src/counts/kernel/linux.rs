@@ -4,11 +4,13 @@
 //! [`Reading`] reads mapped memory, and [`Watcher`], on a thread of its own, passes listener events on and keeps the
 //! host's addresses current.
 //!
-//! *Connections.* `established` is counted up and down at changes of state, each socket marked while it is counted. A
-//! port that comes to be watched may have connections already: [`Kernel::watch`] first has new ones marked, then has
-//! the kernel walk its TCP sockets once, each under its lock, and mark those that are not yet. So none is counted twice
-//! and none missed, whatever opens and closes meanwhile. (Before Linux 5.15 the walk takes no lock, and a connection
-//! closing that moment may stay counted.) No scrape walks the table of connections.
+//! *Connections.* `established` is counted up and down at changes of state. A port that comes to be watched may have
+//! connections already: [`Kernel::watch`] first has new ones counted, each marked, then has the kernel walk its TCP
+//! sockets once, each under its lock, and count and mark those that are not yet. So none is counted twice and none
+//! missed, whatever opens and closes meanwhile. Once the walk has ended all are counted, and marks, which cost more than
+//! all else that is done for a connection, are no longer needed: the port is settled, and stays so when it is no longer
+//! watched. (Before Linux 5.15 the walk takes no lock, and a connection closing that moment may stay counted.) No scrape
+//! walks the table of connections.
 
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
@@ -28,17 +30,20 @@ use crate::privileges::{Capability, lacking};
 use addresses::Addresses;
 use clock::Clock;
 use counters::Counters;
+use misses::Misses;
 use programs::Refusal;
 use start::{
-    allow_locked_memory, attach_binds, attach_drops, follow_addresses, is_older_than, load, note,
-    os, ring,
+    allow_locked_memory, attach_binds, attach_drops, attach_tap, follow_addresses, is_older_than,
+    load, note, os, ring,
 };
 
 mod addresses;
 mod clock;
 mod counters;
+mod direct;
 mod listeners;
 mod memory;
+mod misses;
 mod programs;
 mod start;
 
@@ -46,10 +51,13 @@ mod start;
 pub struct Kernel {
     ebpf: Ebpf,
     counters: Counters,
+    misses: Misses,
     clock: Arc<Clock>,
     parts: Parts,
-    /// TCP ports whose connections are all marked.
-    seeded: PortSet,
+    /// Ports whose TCP connections are all counted.
+    settled: PortSet,
+    /// Those of them that are watched.
+    gauged: PortSet,
     /// Its closing ends the [`Watcher`].
     _end: PipeWriter,
 }
@@ -126,7 +134,7 @@ impl Kernel {
         let attempts = options.tap
             && note(
                 Part::Attempts,
-                programs::trace(&mut ebpf, "tap", "netif_receive_skb", &types),
+                attach_tap(&mut ebpf, &types, options),
                 &mut missing,
             )
             .is_some();
@@ -142,10 +150,12 @@ impl Kernel {
                 connections,
                 udp_listeners,
             },
+            misses: Misses::of(&ebpf),
             ebpf,
             counters,
             clock: Arc::clone(&clock),
-            seeded: PortSet::new(),
+            settled: PortSet::new(),
+            gauged: PortSet::new(),
             _end: end,
         };
         let watcher = Watcher {
@@ -164,19 +174,25 @@ impl Kernel {
     /// When the connections that newly watched ports have already could not be counted; their gauge is then absent,
     /// and all else stands.
     pub fn watch(&mut self, ports: &PortSet) -> Result<(), Error> {
-        // New connections first, old ones second: see the module's words.
         self.counters.watch(ports);
-        self.seeded.intersect(ports);
-        if !self.parts.connections || ports.numbers(Protocol::Tcp).next().is_none() {
+        let walked = self.settle(ports);
+        self.gauged = ports.clone();
+        self.gauged.intersect(&self.settled);
+        walked
+    }
+
+    /// Has the TCP connections of ports counted, those that are there and those that come.
+    fn settle(&mut self, ports: &PortSet) -> Result<(), Error> {
+        let mut fresh = ports.clone();
+        fresh.subtract(&self.settled);
+        if !self.parts.connections || fresh.numbers(Protocol::Tcp).next().is_none() {
             return Ok(());
         }
-        let mut fresh = ports.clone();
-        fresh.subtract(&self.seeded);
-        if fresh.numbers(Protocol::Tcp).next().is_some() {
-            programs::walk(&mut self.ebpf, "seed")
-                .map_err(|Refusal { why, .. }| Error::Seed(why))?;
-            self.seeded = ports.clone();
-        }
+        // New connections first, old ones second: see the module's words.
+        self.counters.gauge(&fresh);
+        programs::walk(&mut self.ebpf, "seed").map_err(|Refusal { why, .. }| Error::Seed(why))?;
+        self.counters.settle(&fresh);
+        self.settled.unite(&fresh);
         Ok(())
     }
 
@@ -188,11 +204,11 @@ impl Kernel {
     }
 
     /// What is known to have been missed: listener events that found the ring full, sockets that could not be marked,
-    /// drops whose headers could not be read.
+    /// drops whose headers could not be read, and what came just while a program ran on that processor.
     #[must_use]
     pub fn lost(&self) -> u64 {
         let lost = self.counters.lost();
-        lost.events + lost.marks + lost.headers
+        lost.events + lost.marks + lost.headers + self.misses.count()
     }
 
     /// Capabilities that must be kept for as long as this lives. Before Linux 5.19, with
@@ -240,7 +256,7 @@ impl Reading<'_> {
             last_attempt: clock.wall(counters.attempted_at(port)),
             connections: self
                 .kernel
-                .seeded
+                .gauged
                 .contains(port)
                 .then(|| counters.established(port.number))
                 .filter(|_| port.protocol == Protocol::Tcp),

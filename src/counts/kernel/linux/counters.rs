@@ -36,6 +36,11 @@ const OPENED: usize = 0;
 const OPENED_AT: usize = 1;
 const COOKIE: usize = 2;
 
+/// Of `struct gauging`, one for 64 ports.
+const GAUGING: usize = 2;
+const GAUGED: usize = 0;
+const SETTLED: usize = 1;
+
 /// Of the map `blocks`: knocks on TCP, knocks on UDP, accepted.
 const BLOCKS: usize = 3 * Block::COUNT;
 /// Of the map `lost`: events, marks, headers.
@@ -51,7 +56,7 @@ const OWN_NETNS: usize = 1;
 pub(super) struct Lost {
     /// Listener events for which the ring had no room.
     pub(super) events: u64,
-    /// Connections and UDP sockets that could not be marked: the kernel had no memory.
+    /// Sockets that could not be marked: the kernel had no memory.
     pub(super) marks: u64,
     /// Dropped packets whose headers lay in pieces.
     pub(super) headers: u64,
@@ -68,6 +73,7 @@ pub(super) struct Counters {
     blocks: Mapping<false>,
     lost: Mapping<false>,
     watched: Mapping<true>,
+    gauging: Mapping<true>,
     own: Mapping<true>,
 }
 
@@ -83,6 +89,7 @@ impl Counters {
             blocks: map(ebpf, "blocks", BLOCKS)?,
             lost: map(ebpf, "lost", LOST)?,
             watched: map(ebpf, "watched", 2 * NUMBERS / 64)?,
+            gauging: map(ebpf, "gauging", NUMBERS / 64 * GAUGING)?,
             own: map(ebpf, "own", OWN)?,
         })
     }
@@ -146,14 +153,28 @@ impl Counters {
     /// Tells the programs which ports are watched.
     pub(super) fn watch(&self, ports: &PortSet) {
         for protocol in Protocol::ALL {
-            let mut words = vec![0_u64; NUMBERS / 64];
-            for number in ports.numbers(protocol) {
-                words[usize::from(number) / 64] |= 1 << (number % 64);
-            }
+            let words = bits(ports, protocol);
             let first = protocol.index() * words.len();
             for (index, word) in words.into_iter().enumerate() {
                 self.watched.store(first + index, word);
             }
+        }
+    }
+
+    /// Has established connections of these TCP ports kept count of too; what came before is not in it yet.
+    pub(super) fn gauge(&self, ports: &PortSet) {
+        self.add_to_gauging(GAUGED, ports);
+    }
+
+    /// Tells the programs that all connections of these TCP ports are in the count.
+    pub(super) fn settle(&self, ports: &PortSet) {
+        self.add_to_gauging(SETTLED, ports);
+    }
+
+    fn add_to_gauging(&self, field: usize, ports: &PortSet) {
+        for (index, word) in bits(ports, Protocol::Tcp).into_iter().enumerate() {
+            let at = index * GAUGING + field;
+            self.gauging.store(at, self.gauging.load(at) | word);
         }
     }
 
@@ -180,6 +201,15 @@ impl space::Counters for Counters {
     fn accepted(&self, number: u16) -> u64 {
         self.accepted(number)
     }
+}
+
+/// One bit a port.
+fn bits(ports: &PortSet, protocol: Protocol) -> Vec<u64> {
+    let mut words = vec![0_u64; NUMBERS / 64];
+    for number in ports.numbers(protocol) {
+        words[usize::from(number) / 64] |= 1 << (number % 64);
+    }
+    words
 }
 
 /// A signed word. It cannot be below 0 but for the moment in which one processor has taken off what another has yet to

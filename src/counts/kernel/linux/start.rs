@@ -15,10 +15,11 @@ use tracing::debug;
 
 use super::addresses::Addresses;
 use super::counters::Counters;
+use super::direct;
 use super::programs::{self, Refusal};
-use crate::counts::kernel::{Missing, Part, StartError};
+use crate::counts::kernel::{Missing, Options, Part, StartError};
 
-static OBJECT: &[u8] = include_bytes_aligned!("../darkport.bpf.o");
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../darkport.bpf.o");
 
 /// Where the kernel describes its types.
 const TYPES: &str = "/sys/kernel/btf/vmlinux";
@@ -36,11 +37,12 @@ pub(super) fn types() -> Result<Btf, StartError> {
 
 pub(super) fn load(types: &Btf) -> Result<Ebpf, StartError> {
     let netns = own_netns().map_err(os("reading /proc/thread-self/ns/net"))?;
+    let object = direct::with_function(OBJECT, types);
     let load = || {
         EbpfLoader::new()
             .btf(Some(types))
             .override_global("own_netns", &netns, true)
-            .load(OBJECT)
+            .load(&object)
     };
     // The loader panics over some shapes that a kernel's types can have. No kernel may bring the exporter down.
     let loaded =
@@ -60,6 +62,15 @@ pub(super) fn load(types: &Btf) -> Result<Ebpf, StartError> {
             cure: cure.to_owned(),
         }
     })
+}
+
+/// Attaches what counts attempts, in its cheaper form where the kernel has what that takes.
+pub(super) fn attach_tap(ebpf: &mut Ebpf, types: &Btf, options: &Options) -> Result<(), Refusal> {
+    const TRACEPOINT: &str = "netif_receive_skb";
+    if options.in_place && programs::trace(ebpf, "tap_direct", TRACEPOINT, types).is_ok() {
+        return Ok(());
+    }
+    programs::trace(ebpf, "tap", TRACEPOINT, types)
 }
 
 /// Attaches what tells refused from filtered; whether each is counted.
