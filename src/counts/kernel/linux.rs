@@ -23,20 +23,21 @@ use tracing::{debug, warn};
 use super::{Error, ListenerEvent, Missing, Options, Part, Space, StartError};
 use crate::counts::{PortCounts, SpaceCounts};
 use crate::port::{Port, PortSet, Protocol};
-use crate::privileges::{Capability, lacking};
+use crate::privileges::Capability;
 
 use addresses::Addresses;
 use clock::Clock;
 use counters::Counters;
+use host::Host;
 use programs::Refusal;
 use start::{
-    allow_locked_memory, attach_binds, attach_drops, follow_addresses, is_older_than, load, note,
-    os, ring,
+    allow_locked_memory, attach_binds, attach_drops, follow_addresses, load, note, os, ring,
 };
 
 mod addresses;
 mod clock;
 mod counters;
+mod host;
 mod listeners;
 mod memory;
 mod programs;
@@ -48,6 +49,7 @@ pub struct Kernel {
     counters: Counters,
     clock: Arc<Clock>,
     parts: Parts,
+    needs: &'static [Capability],
     /// TCP ports whose connections are all marked.
     seeded: PortSet,
     /// Its closing ends the [`Watcher`].
@@ -86,15 +88,14 @@ impl Kernel {
     /// # Errors
     /// When not even the changes of TCP sockets can be followed.
     pub fn start(options: &Options) -> Result<(Self, Watcher, Vec<Missing>), StartError> {
-        let lacked =
-            lacking(&[Capability::Bpf, Capability::Perfmon]).map_err(os("reading capabilities"))?;
-        if !lacked.is_empty() {
-            return Err(StartError::Capabilities(lacked));
+        let host = Host::look().map_err(os("reading capabilities"))?;
+        let lacks = host.lacks();
+        if !lacks.is_empty() {
+            return Err(StartError::Lacks(lacks));
         }
-        if is_older_than(5, 8) {
-            return Err(StartError::TooOld);
+        if host.charges_locked_memory() {
+            allow_locked_memory();
         }
-        allow_locked_memory();
         let types = start::types()?;
         let mut ebpf = load(&types)?;
         let counters = Counters::map(&ebpf).map_err(os("mapping counters"))?;
@@ -109,7 +110,7 @@ impl Kernel {
                 cure,
             },
         )?;
-        let (refused, filtered) = attach_drops(&mut ebpf, &types, &mut missing);
+        let (refused, filtered) = attach_drops(&mut ebpf, &types, &host, &mut missing);
         let connections = note(
             Part::Connections,
             programs::load_walk(&mut ebpf, "seed", &types),
@@ -142,6 +143,7 @@ impl Kernel {
                 connections,
                 udp_listeners,
             },
+            needs: host.needs_kept(),
             ebpf,
             counters,
             clock: Arc::clone(&clock),
@@ -195,15 +197,10 @@ impl Kernel {
         lost.events + lost.marks + lost.headers
     }
 
-    /// Capabilities that must be kept for as long as this lives. Before Linux 5.19, with
-    /// `kernel.unprivileged_bpf_disabled` set, even changing a map of one's own takes CAP_BPF.
+    /// Capabilities that must be kept for as long as this lives.
     #[must_use]
-    pub fn needs(&self) -> &'static [Capability] {
-        if is_older_than(5, 19) {
-            &[Capability::Bpf]
-        } else {
-            &[]
-        }
+    pub const fn needs(&self) -> &'static [Capability] {
+        self.needs
     }
 }
 
