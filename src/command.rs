@@ -174,6 +174,10 @@ fn look_up(args: &Args, wanted: &args::Lookup) -> Result<ExitCode, Error> {
                     "darkport_exporter: {url} is older than this program and tells no last events"
                 );
             }
+            Ok(told) if told.missed() > 0 => eprintln!(
+                "darkport_exporter: {url} has missed {} events; the last of a port may be among them",
+                told.missed()
+            ),
             Ok(_) => {}
             Err(why) => {
                 eprintln!("darkport_exporter: {why}; what follows is what lookup sees itself");

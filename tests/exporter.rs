@@ -434,7 +434,7 @@ fn many_expected_events_hide_no_unexpected_one_and_are_counted() {
 #[test]
 fn a_scrape_under_way_is_completed_before_the_end() {
     let watching = Watching::new(
-        "watch: [{name: many, ports: [20000-21999], protocols: [tcp]}]\nlimits: {series: 30000}\n",
+        "watch: [{name: many, ports: [20000-25999], protocols: [tcp]}]\nlimits: {series: 100000}\n",
     );
     let mut exporter = watching.exporter(&["--collector.tier=polled"]);
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

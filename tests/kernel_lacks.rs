@@ -18,7 +18,7 @@ use std::process::Command;
 use support::{Exporter, ended, program};
 
 /// Commands that take something from whoever is started after them, in a mount namespace of their own.
-fn without<'a>(steps: &'a str) -> Vec<&'a str> {
+fn without(steps: &str) -> Vec<&str> {
     // Nothing of it is to be seen outside.
     vec![
         "unshare",

@@ -20,6 +20,7 @@ pub fn json(question: &Question<'_>) -> String {
     let exporter = match question.told {
         super::Exporter::Told { url, told } => json!({
             "url": url.to_string(), "answers": true, "tier": told.tier, "sampled_at": told.sampled_at,
+            "events_lost": told.events_lost,
         }),
         super::Exporter::Silent { url, why } => {
             json!({"url": url.to_string(), "answers": false, "error": why})

@@ -113,6 +113,14 @@ impl Told {
         self.last_events.is_some()
     }
 
+    /// How many listener events it knows to have missed; the last of a port may be among them.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.events_lost
+            .values()
+            .fold(0, |sum, lost| lost.saturating_add(sum))
+    }
+
     /// By port.
     #[must_use]
     pub fn by_port(&self) -> ByPort<'_> {
@@ -186,6 +194,7 @@ mod tests {
                 "process": "x", "user": "", "unit": "", "more": [1]}]}"#;
         let told: Told = serde_json::from_str(text).unwrap();
         assert!(told.has_events());
+        assert_eq!(told.missed(), 0);
         let ports = told.by_port();
         let event = ports.event(Port::udp(561)).unwrap();
         assert_eq!(
@@ -207,6 +216,12 @@ mod tests {
     fn an_older_exporter_tells_no_events() {
         let told: Told = serde_json::from_str(r#"{"sampled_at": 1.0}"#).unwrap();
         assert!(!told.has_events());
+        let text = format!(
+            r#"{{"sampled_at": 1, "events_lost": {{"a": {}, "b": 2}}}}"#,
+            u64::MAX
+        );
+        let told: Told = serde_json::from_str(&text).unwrap();
+        assert_eq!(told.missed(), u64::MAX);
         assert!(told.by_port().event(Port::tcp(1)).is_none());
     }
 
