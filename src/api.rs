@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::counts::KnockedRuns;
+use crate::events::LastEvent;
 use crate::port::{Port, PortSet, Protocol};
 use crate::snapshot::{Collector, Snapshot};
 
@@ -39,8 +40,8 @@ pub struct Error {
     source: serde_json::Error,
 }
 
-/// What was seen: the answer of `/api/v1/ports`. `knocked` are the ports that have had a knock, and
-/// `None` where the tier cannot know; `facts` is the id of the document that tells the rest.
+/// What was seen: the answer of `/api/v1/ports`. `knocked` are the ports that have had a knock, and `None` where the tier
+/// cannot know; `last_events` the last event of each port that had one; `facts` is the id of the document that tells the rest.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -48,9 +49,10 @@ pub fn live(
     snapshot: &Snapshot<'_>,
     sampled_at: SystemTime,
     knocked: Option<&KnockedRuns>,
+    last_events: &[(Port, LastEvent)],
     facts: &str,
 ) -> Result<Document, Error> {
-    let live = Live::new(snapshot, sampled_at, knocked, facts);
+    let live = Live::new(snapshot, sampled_at, knocked, last_events, facts);
     let json = write("what was seen", &live)?;
     Ok(Document {
         id: id(&json),

@@ -14,6 +14,7 @@ use clap::{CommandFactory, Parser};
 use crate::client::Url;
 use crate::counts::Tier;
 use crate::log::{Format, Level};
+use crate::lookup::{ExporterUrl, UrlError};
 use crate::port::{Port, PortSet, Protocol};
 use crate::probe::{Preference, Target};
 use crate::sockets::Choice;
@@ -54,8 +55,8 @@ pub enum Command {
     PrintDefaultConfig,
     /// Print the version, as [`crate::build_info::version_text`] has it.
     PrintVersion,
-    /// Say what is known of these ports, in the order asked.
-    Lookup(Vec<PortQuery>),
+    /// Say what is known of some ports.
+    Lookup(Lookup),
     /// Write the bundled dashboards, rules and provisioning files.
     WriteDashboards {
         /// The directory to write to.
@@ -72,6 +73,17 @@ pub enum Command {
         /// How long to wait for the answer.
         timeout: Duration,
     },
+}
+
+/// What to look up, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// The ports, in the order of the answer.
+    pub queries: Vec<PortQuery>,
+    /// The exporter that is asked what it has seen; `None`: nobody is.
+    pub exporter: Option<ExporterUrl>,
+    /// The form of the answer.
+    pub output: Output,
 }
 
 /// What to probe, and how.
@@ -207,8 +219,8 @@ impl Flags {
             .subcommand
             .as_ref()
             .map(|subcommand| match subcommand {
-                Subcommand::Lookup { ports } => {
-                    Ok::<_, clap::Error>(("lookup", Command::Lookup(ports.clone())))
+                Subcommand::Lookup(flags) => {
+                    Ok::<_, clap::Error>(("lookup", Command::Lookup(lookup(flags)?)))
                 }
                 Subcommand::Dashboards { output, force } => Ok((
                     "dashboards",
@@ -247,6 +259,23 @@ impl Flags {
             )),
         }
     }
+}
+
+fn lookup(flags: &flags::Lookup) -> Result<Lookup, clap::Error> {
+    let exporter = match flags.exporter.as_str() {
+        "" => None,
+        url => Some(url.parse().map_err(|error: UrlError| {
+            refusal(
+                ErrorKind::ValueValidation,
+                format!("--exporter.url {url}: {error}"),
+            )
+        })?),
+    };
+    Ok(Lookup {
+        queries: flags.ports.clone(),
+        exporter,
+        output: flags.output,
+    })
 }
 
 fn probe(flags: &flags::Probe) -> Result<Probe, clap::Error> {

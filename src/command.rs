@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::args::{self, Args, Command, PortQuery};
+use crate::args::{self, Args, Command};
 use crate::build_info;
 use crate::client::Url;
 use crate::config::{self, Config, DEFAULT_TEXT};
@@ -78,7 +78,7 @@ pub fn execute(args: &Args) -> Result<ExitCode, Error> {
         Command::CheckConfig => check_config(args),
         Command::PrintDefaultConfig => print(DEFAULT_TEXT),
         Command::PrintVersion => print(&build_info::version_text()),
-        Command::Lookup(queries) => look_up(args, queries),
+        Command::Lookup(wanted) => look_up(args, wanted),
         Command::WriteDashboards { output, force } => write_dashboards(output, *force),
         Command::Probe(wanted) => probe(args, wanted),
         Command::CheckHealth { urls, timeout } => check_health(args, urls, *timeout),
@@ -147,10 +147,11 @@ fn write_dashboards(output: &Path, force: bool) -> Result<ExitCode, Error> {
     ))
 }
 
-fn look_up(args: &Args, queries: &[PortQuery]) -> Result<ExitCode, Error> {
+fn look_up(args: &Args, wanted: &args::Lookup) -> Result<ExitCode, Error> {
     let config = load(args.config_file.as_deref())?;
     let mut seen = BTreeSet::new();
-    let ports: Vec<Port> = queries
+    let ports: Vec<Port> = wanted
+        .queries
         .iter()
         .flat_map(|query| query.ports())
         .filter(|port| seen.insert(*port))
@@ -165,7 +166,40 @@ fn look_up(args: &Args, queries: &[PortQuery]) -> Result<ExitCode, Error> {
             None
         }
     };
-    print(&lookup::answer(&ports, &config.registry, now.as_ref()))
+    let asked = wanted.exporter.as_ref().map(|url| {
+        let told = lookup::ask(url).map_err(|error| Chain(&error).to_string());
+        match &told {
+            Ok(told) if !told.has_events() => {
+                eprintln!(
+                    "darkport_exporter: {url} is older than this program and tells no last events"
+                );
+            }
+            Ok(told) if told.missed() > 0 => eprintln!(
+                "darkport_exporter: {url} has missed {} events; the last of a port may be among them",
+                told.missed()
+            ),
+            Ok(_) => {}
+            Err(why) => {
+                eprintln!("darkport_exporter: {why}; what follows is what lookup sees itself");
+            }
+        }
+        (url, told)
+    });
+    let told = match &asked {
+        Some((url, Ok(told))) => lookup::Exporter::Told { url, told },
+        Some((url, Err(why))) => lookup::Exporter::Silent { url, why },
+        None => lookup::Exporter::NotAsked,
+    };
+    let question = lookup::Question {
+        ports: &ports,
+        registry: &config.registry,
+        now: now.as_ref(),
+        told,
+    };
+    print(&match wanted.output {
+        args::Output::Table => lookup::table(&question),
+        args::Output::Json => lookup::json(&question),
+    })
 }
 
 fn listeners(args: &Args) -> Result<lookup::Now, sockets::Error> {

@@ -171,20 +171,23 @@ impl Counts {
         }
     }
 
-    /// What is known of listeners on watched ports that came or went since this was last asked, oldest first.
-    pub fn listener_news(&mut self) -> Vec<ListenerNews> {
+    /// Listeners on watched ports that came or went since this was last asked, oldest first, each told with who did it.
+    pub fn listener_events(&mut self) -> Vec<kernel::ListenerEvent> {
         match self {
-            Self::Kernel(kernel) => kernel
-                .events()
-                .into_iter()
-                .map(ListenerNews::Event)
-                .collect(),
+            Self::Kernel(kernel) => kernel.events(),
             #[cfg(target_os = "linux")]
-            Self::Netlink(netlink) => {
-                let closed = netlink.closed_listeners();
-                closed.into_iter().map(ListenerNews::Closed).collect()
-            }
+            Self::Netlink(_) => Vec::new(),
             Self::Polled(_) => Vec::new(),
+        }
+    }
+
+    /// Listeners on watched ports that have closed since this was last asked, and when, oldest first, of which nobody tells
+    /// who did it. No table may have shown them.
+    pub fn closed_listeners(&mut self) -> Vec<(Listener, SystemTime)> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Netlink(netlink) => netlink.closed_listeners(),
+            Self::Kernel(_) | Self::Polled(_) => Vec::new(),
         }
     }
 
@@ -279,15 +282,6 @@ impl Counts {
             Self::Polled(_) => None,
         }
     }
-}
-
-/// What a tier tells of a listener on a watched port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenerNews {
-    /// It came or went, told with who made it.
-    Event(kernel::ListenerEvent),
-    /// It has closed; no table may have shown it.
-    Closed(Listener),
 }
 
 /// Knocks of the whole port space since start.

@@ -1,18 +1,25 @@
 //! Events: a listener that opens or closes on a watched port, told once in the log with every fact an on-call person
-//! needs.
+//! needs, and the last of each port remembered.
 //!
-//! What an attacker can repeat is limited: the log says how many events it left out. Counters are not concerned.
+//! What an attacker can repeat is limited: the log says how many events it left out, and one event a port is remembered.
+//! Counters are not concerned.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::log::Limiter;
 use crate::owners::Owner;
-use crate::port::PortSet;
+use crate::port::{Port, PortSet};
 use crate::sampler::Coverage;
 use crate::snapshot::Lit;
 use crate::sockets::{Listener, ListenerKey};
+
+mod last;
+
+pub use last::{Cgroup, Happening, LastEvent, MOST};
+
+use last::LastEvents;
 
 /// Knows which listeners of watched ports were there last time, and tells the difference.
 #[derive(Debug)]
@@ -20,6 +27,7 @@ pub struct Journal {
     known: HashMap<Key, Known>,
     /// Whether a first table was seen: what it held did not open, it was found.
     begun: bool,
+    last: LastEvents,
     /// Apart, so that nobody hides an unexpected listener behind many that are expected.
     unexpected: Limiter,
     others: Limiter,
@@ -45,19 +53,26 @@ struct Known {
     netns: Arc<str>,
 }
 
-/// What happened to a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Happening {
-    /// It was there when the exporter first looked.
-    Found,
-    /// It was not there last time.
-    Opened,
-    /// Another process holds it, or it is another program, or a rule allows it now and did not before.
-    Changed,
-    /// It opened and closed since the last look.
-    CameAndWent,
-    /// It is there no more.
-    Closed,
+/// A listener that is known to have closed; no table may have shown it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure<'a> {
+    /// The listener, and whose it was.
+    pub lit: Lit<'a>,
+    /// When it opened, where that was told.
+    pub opened_at: Option<SystemTime>,
+    /// When it closed, or, where that is not told, when it was last known to be there.
+    pub at: SystemTime,
+}
+
+/// What is known of a listener beside its owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// When it opened, where that was told.
+    pub opened_at: Option<SystemTime>,
+    /// When it closed, where that was told.
+    pub closed_at: Option<SystemTime>,
+    /// The control group in which it was made.
+    pub cgroup: Option<Cgroup>,
 }
 
 impl Journal {
@@ -67,33 +82,52 @@ impl Journal {
         Self {
             known: HashMap::new(),
             begun: false,
+            last: LastEvents::default(),
             unexpected: Limiter::new(EVENTS_A_MINUTE, Duration::from_secs(60)),
             others: Limiter::new(EVENTS_A_MINUTE, Duration::from_secs(60)),
         }
     }
 
     /// Tells of listeners on watched ports that have closed, where no table has shown them: neither one before nor the one of
-    /// this sample, `lit`.
-    pub fn note_closed(&self, closed: &[Lit<'_>], lit: &[Lit<'_>]) {
-        if closed.is_empty() {
+    /// this sample, `lit`. `trace` is asked for what else is known of a listener that is told of.
+    pub fn note_departures(
+        &mut self,
+        departures: &[Departure<'_>],
+        lit: &[Lit<'_>],
+        mut trace: impl FnMut(&Listener) -> Trace,
+    ) {
+        if departures.is_empty() {
             return;
         }
         let shown: HashSet<Key> = lit.iter().map(Key::of).collect();
-        for lit in closed {
+        for Departure { lit, opened_at, at } in departures {
             let key = Key::of(lit);
             if let Some(expected) = lit.expected
                 && !self.known.contains_key(&key)
                 && !shown.contains(&key)
             {
-                self.tell(Happening::CameAndWent, &Known::of(lit, expected));
+                let trace = Trace {
+                    opened_at: *opened_at,
+                    ..trace(&lit.listener)
+                };
+                let known = Known::of(lit, expected);
+                self.happened(Happening::CameAndWent, &known, *at, trace);
             }
         }
     }
 
     /// Tells what has happened to the listeners of the `watched` ports since the last call. A port that a reload adds to the
     /// watch set tells of its listeners as opened: that is when they were seen. What is no longer watched, or was not read
-    /// this time as `elsewhere` says, has not closed.
-    pub fn note(&mut self, lit: &[Lit<'_>], watched: &PortSet, elsewhere: Coverage) {
+    /// this time as `elsewhere` says, has not closed. `now` is when; `trace` is asked for what else is known of a listener
+    /// that is told of.
+    pub fn note(
+        &mut self,
+        lit: &[Lit<'_>],
+        watched: &PortSet,
+        elsewhere: Coverage,
+        now: SystemTime,
+        mut trace: impl FnMut(&Listener) -> Trace,
+    ) {
         let mut before = std::mem::take(&mut self.known);
         for lit in lit {
             let Some(expected) = lit.expected else {
@@ -109,7 +143,9 @@ impl Journal {
                         None if self.begun => Happening::Opened,
                         None => Happening::Found,
                     };
-                    self.tell(happening, &known);
+                    let trace = trace(&known.listener);
+                    let told = trace.opened_at.filter(|_| happening == Happening::Opened);
+                    self.happened(happening, &known, told.unwrap_or(now), trace);
                     known
                 }
             };
@@ -130,9 +166,34 @@ impl Journal {
         }
         closed.sort_by_key(|known| (known.listener.port, known.listener.address));
         for known in &closed {
-            self.tell(Happening::Closed, known);
+            let trace = trace(&known.listener);
+            let at = trace.closed_at.unwrap_or(now);
+            self.happened(Happening::Closed, known, at, trace);
         }
         self.begun = true;
+    }
+
+    /// The last event of each port of the exporter's own network namespace, the newest first.
+    pub fn last_events(&self) -> impl Iterator<Item = (Port, &LastEvent)> {
+        self.last.newest_first()
+    }
+
+    fn happened(&mut self, happening: Happening, known: &Known, at: SystemTime, trace: Trace) {
+        self.tell(happening, known);
+        if known.netns.is_empty() {
+            let event = LastEvent {
+                happening,
+                at,
+                opened_at: trace.opened_at,
+                address: known.listener.address,
+                watch: Arc::clone(&known.watch),
+                expected: known.expected,
+                owner: Owner::brief(&known.owner),
+                uid: known.listener.uid,
+                cgroup: trace.cgroup,
+            };
+            self.last.note(known.listener.port, event);
+        }
     }
 
     fn tell(&self, happening: Happening, known: &Known) {
@@ -183,18 +244,6 @@ impl Journal {
 impl Default for Journal {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Happening {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Found => "listener found",
-            Self::Opened => "listener opened",
-            Self::Changed => "listener changed owner",
-            Self::CameAndWent => "listener came and went",
-            Self::Closed => "listener closed",
-        }
     }
 }
 

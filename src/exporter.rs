@@ -160,11 +160,17 @@ impl Exporter {
         let config = self.config.load_full();
         let snapshot = sampling.sample(&config);
         let knocked = sampling.sampler.counts().knocked();
+        let events: Vec<_> = sampling
+            .sampler
+            .last_events()
+            .map(|(port, event)| (port, event.clone()))
+            .collect();
         drop(sampling);
         let at = Instant::now();
         self.taken(&snapshot);
         let facts = shown.facts(&config)?;
-        let live = api::live(&snapshot, SystemTime::now(), knocked.as_ref(), &facts.id)?;
+        let now = SystemTime::now();
+        let live = api::live(&snapshot, now, knocked.as_ref(), &events, &facts.id)?;
         shown.live = Some((at, live.clone()));
         Ok(live)
     }

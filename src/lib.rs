@@ -40,14 +40,14 @@
 //! | [`counts`] | the tiers of counting, a closed set | configuration beyond the watch set, metrics |
 //! | [`audit`] | the host's own counters of the same | what we counted |
 //! | [`sampler`] | asks the readers, returns a snapshot; never fails | metrics, HTTP |
-//! | [`events`] | listeners that open and close, told in the log | metrics, HTTP |
+//! | [`events`] | listeners that open and close, told in the log, the last of each port remembered | metrics, HTTP |
 //! | [`snapshot`] | what was seen at one moment: plain data | where it comes from |
 //! | [`metrics`] | [`metrics::FAMILIES`], the one table of families, and the encoding; names prometheus | readers, HTTP |
 //! | [`api`] | a snapshot, and what is known of each port, as JSON; names serde_json | readers, HTTP |
 //! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
 //! | [`refusals`] | what the web front turned away: counted there, shown by the exporter | who counts, who shows |
 //! | [`dashboards`] | writes the bundled dashboards, rules and provisioning files | anything else |
-//! | [`lookup`] | the answer to `lookup` | where it is printed |
+//! | [`lookup`] | the answer to `lookup`, for which it asks a running exporter; names hyper's client | where it is printed |
 //! | [`probe`] | the outside view: what a port answers over the network, and who may be asked | who listens, metrics, HTTP |
 //! | [`outside`] | the answer to `probe`, and how far it is | how ports are asked |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |

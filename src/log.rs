@@ -19,6 +19,7 @@ mod once_per;
 mod sink;
 
 pub use limiter::Limiter;
+pub(crate) use line::rfc3339;
 pub use once_per::OncePer;
 use sink::Sink;
 

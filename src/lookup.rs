@@ -1,6 +1,10 @@
-//! `lookup`: what the registry says of a port, and what listens there now, for a person at a terminal.
+//! `lookup`: what the registry says of a port, what listens there now, and what an exporter that runs tells of it, for a
+//! person at a terminal.
+//!
+//! It sees for itself what listens, as whoever calls it may. What was before it began, above all who it was that listened
+//! for a moment, only an exporter knows that was there: it is asked for its `/api/v1/ports`. Without one, the answer is what
+//! lookup sees itself.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::owners::Owner;
@@ -8,204 +12,73 @@ use crate::port::Port;
 use crate::registry::Registry;
 use crate::sockets::Listener;
 
+mod exporter;
+mod json;
+mod table;
+pub mod told;
+
+pub use exporter::{Error, ExporterUrl, UrlError, ask};
+pub use json::json;
+pub use table::table;
+use told::Told;
+
 /// What listens on this host, with owners.
 pub type Now = Vec<(Listener, Arc<Owner>)>;
 
-/// The answer about these ports. `now` is `None` where the socket table could not be read: then the answer says so
-/// instead of calling a port dark.
-#[must_use]
-pub fn answer(ports: &[Port], registry: &Registry, now: Option<&Now>) -> String {
-    let mut rows = vec![
-        [
-            "PORT",
-            "SERVICE",
-            "RANGE",
-            "ASSIGNMENT",
-            "NOW",
-            "DESCRIPTION",
-        ]
-        .map(str::to_owned),
-    ];
-    for &port in ports {
-        let lit = now.map(|now| {
-            now.iter()
-                .filter(|(listener, _)| listener.port == port)
-                .collect::<Vec<_>>()
-        });
-        let state = match &lit {
-            None => "unknown",
-            Some(lit) if lit.is_empty() => "dark",
-            Some(_) => "lit",
-        };
-        rows.extend(registry_rows(port, registry, state));
-        for (listener, owner) in lit.into_iter().flatten() {
-            rows.push(listener_row(listener, owner));
-        }
-    }
-    align(&rows)
+/// What is asked, and all that the answer is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The ports, in the order of the answer.
+    pub ports: &'a [Port],
+    /// What is known of them beforehand.
+    pub registry: &'a Registry,
+    /// `None` where the socket table could not be read: then the answer says so instead of calling a port dark.
+    pub now: Option<&'a Now>,
+    /// What the exporter tells.
+    pub told: Exporter<'a>,
 }
 
-/// A row for the port, and one more for each further name that it has.
-fn registry_rows(port: Port, registry: &Registry, state: &str) -> Vec<[String; 6]> {
-    let mut entries = registry.entries(port);
-    let first = entries.next();
-    let mut rows = vec![[
-        port.to_string(),
-        first
-            .map_or("-", |entry| dash(entry.service_name))
-            .to_owned(),
-        port.range().to_string(),
-        registry.assignment(port).to_string(),
-        state.to_owned(),
-        first.map_or("", |entry| entry.description).to_owned(),
-    ]];
-    rows.extend(entries.map(|entry| {
-        let [port, range, assignment, state] = [(); 4].map(|()| String::new());
-        let name = dash(entry.service_name).to_owned();
-        [
-            port,
-            name,
-            range,
-            assignment,
-            state,
-            entry.description.to_owned(),
-        ]
-    }));
-    rows
+/// The exporter's part.
+#[derive(Clone, Copy, Debug)]
+pub enum Exporter<'a> {
+    /// It tells of its ports.
+    Told {
+        /// Where it was asked.
+        url: &'a ExporterUrl,
+        /// What it told.
+        told: &'a Told,
+    },
+    /// It tells nothing.
+    Silent {
+        /// Where it was asked.
+        url: &'a ExporterUrl,
+        /// Why.
+        why: &'a str,
+    },
+    /// Nobody wanted to know.
+    NotAsked,
 }
 
-fn listener_row(listener: &Listener, owner: &Owner) -> [String; 6] {
-    let mut facts = format!("on {}", listener.address);
-    let process = owner.oldest();
-    let pid = process.map(|process| process.pid.to_string());
-    for (name, value) in [
-        ("process", Some(owner.process())),
-        ("pid", pid.as_deref()),
-        (
-            "exe",
-            process.and_then(|process| process.executable.as_deref()),
-        ),
-        ("user", Some(owner.user())),
-        ("unit", Some(owner.unit())),
-    ] {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            // Names are data from outside: quoted where they could be taken for anything else.
-            let plain = value.chars().all(|c| c.is_ascii_graphic() && c != '"');
-            let _ = if plain {
-                write!(facts, " {name}={value}")
-            } else {
-                write!(facts, " {name}={value:?}")
-            };
-        }
-    }
-    let [port, service, range, assignment, state] = [(); 5].map(|()| String::new());
-    [port, service, range, assignment, state, facts]
-}
-
-fn dash(name: &str) -> &str {
-    if name.is_empty() { "-" } else { name }
-}
-
-fn align(rows: &[[String; 6]]) -> String {
-    let mut widths = [0; 6];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        let line: Vec<String> = row
+impl<'a> Question<'a> {
+    /// What listens on a port now; `None` where that is not known.
+    fn listeners(&self, port: Port) -> Option<Vec<(&'a Listener, &'a Owner)>> {
+        let of_port = self
+            .now?
             .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(line.join("  ").trim_end());
-        text.push('\n');
+            .filter(|(listener, _)| listener.port == port);
+        Some(
+            of_port
+                .map(|(listener, owner)| (listener, &**owner))
+                .collect(),
+        )
     }
-    text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn listener(port: Port) -> Listener {
-        Listener {
-            port,
-            address: std::net::Ipv4Addr::UNSPECIFIED.into(),
-            cookie: None,
-            inode: Some(7),
-            uid: Some(0),
-            cgroup: None,
+impl<'a> Exporter<'a> {
+    const fn ok(self) -> Option<&'a Told> {
+        match self {
+            Self::Told { told, .. } => Some(told),
+            Self::Silent { .. } | Self::NotAsked => None,
         }
-    }
-
-    fn rows(text: &str) -> Vec<Vec<&str>> {
-        text.lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect()
-    }
-
-    #[test]
-    fn registry_range_and_state_of_each_port() {
-        let ports = [
-            Port::tcp(561),
-            Port::udp(610),
-            Port::tcp(3476),
-            Port::tcp(80),
-        ];
-        let unknown = Arc::new(Owner::Unknown { creator: None });
-        let now = vec![(listener(Port::tcp(3476)), unknown)];
-        let text = answer(&ports, &Registry::embedded(), Some(&now));
-        let rows = rows(&text);
-        assert_eq!(
-            rows[0],
-            [
-                "PORT",
-                "SERVICE",
-                "RANGE",
-                "ASSIGNMENT",
-                "NOW",
-                "DESCRIPTION"
-            ]
-        );
-        assert_eq!(
-            rows[1],
-            ["561/tcp", "monitor", "well_known", "assigned", "dark"]
-        );
-        assert_eq!(
-            rows[2][..5],
-            ["610/udp", "npmp-local", "well_known", "assigned", "dark"]
-        );
-        assert_eq!(
-            rows[3][..5],
-            ["3476/tcp", "nppmp", "registered", "assigned", "lit"]
-        );
-        assert_eq!(
-            rows[4],
-            ["on", "0.0.0.0"],
-            "an owner that is not known is left out"
-        );
-        assert_eq!(
-            rows[5][..5],
-            ["80/tcp", "http", "well_known", "assigned", "dark"]
-        );
-        assert_eq!(rows[6][0], "www", "every name of a port has its row");
-    }
-
-    #[test]
-    fn a_port_is_not_called_dark_where_nobody_could_look() {
-        let text = answer(
-            &[Port::tcp(3476), Port::udp(50_000)],
-            &Registry::embedded(),
-            None,
-        );
-        let rows = rows(&text);
-        assert_eq!(rows[1][4], "unknown");
-        assert_eq!(
-            rows[2],
-            ["50000/udp", "-", "dynamic", "unassigned", "unknown"]
-        );
     }
 }

@@ -28,6 +28,8 @@ use crate::sockets::Listener;
 pub mod cgroup;
 mod coverage;
 #[cfg(target_os = "linux")]
+mod groups;
+#[cfg(target_os = "linux")]
 mod hidden;
 mod owner;
 #[cfg(target_os = "linux")]
@@ -78,6 +80,21 @@ pub struct Resolution {
     pub unknown: usize,
     /// What stood in the way, at the last look through all processes.
     pub coverage: Coverage,
+}
+
+/// Who called, as the kernel tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Caller<'a> {
+    /// Process id.
+    pub pid: u32,
+    /// Thread id.
+    pub thread: u32,
+    /// User id.
+    pub uid: u32,
+    /// The name the thread had.
+    pub name: &'a str,
+    /// Its version 2 control group.
+    pub cgroup: Option<NonZeroU64>,
 }
 
 /// By which a socket is known again. The cookie alone would do where there is one; where there is none, an inode may come
@@ -148,24 +165,33 @@ impl Owners {
         self.resolve_at(Instant::now(), listeners)
     }
 
-    /// The owner of a socket that is told of by its caller, though it may have gone: process and thread id, user id and the
-    /// name the thread had. If the process still lives and is called so, with all that is known of it; a thread that is not
-    /// the first may have a name of its own.
-    pub fn caller(&mut self, pid: u32, thread: u32, uid: u32, name: &str) -> Owner {
-        let name = owner::displayed(name.as_bytes());
+    /// The owner of a socket that is told of by its caller, though it may have gone. If the process still lives and is called
+    /// so, with all that is known of it; a thread that is not the first may have a name of its own.
+    pub fn caller(&mut self, caller: &Caller<'_>) -> Owner {
+        let name = owner::displayed(caller.name.as_bytes());
         let process = self
             .search
-            .describe(pid)
-            .filter(|process| process.name == name || thread != pid)
+            .describe(caller.pid)
+            .filter(|process| process.name == name || caller.thread != caller.pid)
             .unwrap_or_else(|| Process {
-                pid,
+                pid: caller.pid,
                 started: 0,
                 name,
                 executable: None,
-                user: self.search.user(uid),
-                unit: String::new(),
+                user: self.search.user(caller.uid),
+                unit: caller
+                    .cgroup
+                    .and_then(|group| self.group(group))
+                    .map(|path| cgroup::unit_of_path(&path))
+                    .unwrap_or_default(),
             });
         Holders::of(vec![process]).map_or(Owner::Unknown { creator: None }, Owner::Held)
+    }
+
+    /// The path below the root of a version 2 control group that the kernel tells by its number; `None` where it is gone or
+    /// not in sight. Most answers come from memory.
+    pub fn group(&mut self, id: NonZeroU64) -> Option<Arc<str>> {
+        self.search.group(id)
     }
 
     fn resolve_at<'a>(

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use crate::audit::HostCounters;
 use crate::config::Config;
 use crate::counts::{ByClass, Counts, PortCounts};
-use crate::events::Journal;
+use crate::events::{Journal, LastEvent};
 use crate::namespaces::Namespaces;
 use crate::owners::Owners;
 use crate::port::{Port, PortSet};
@@ -17,15 +17,19 @@ use crate::snapshot::{Audit, Collector, Lights, Lit, Reload, Snapshot, Space, Wa
 use crate::sockets::{self, Reader, SocketTable, Wanted};
 
 mod activity;
+mod brief;
 mod ephemeral;
 mod health;
 mod listeners;
+mod losses;
 mod others;
 mod ports;
 
 use activity::Activity;
+use brief::News;
 use health::Health;
 use listeners::Listeners;
+use losses::Losses;
 pub use others::Coverage;
 use others::Others;
 use ports::View;
@@ -42,6 +46,7 @@ pub struct Sampler {
     /// The host's counters when counting began; `None` where they cannot be read.
     audit_start: Option<HostCounters>,
     health: Health,
+    losses: Losses,
 }
 
 impl Sampler {
@@ -63,6 +68,7 @@ impl Sampler {
             activity: Activity::default(),
             audit_start,
             health: Health::default(),
+            losses: Losses::default(),
         }
     }
 
@@ -70,6 +76,11 @@ impl Sampler {
     #[must_use]
     pub const fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// The last event of each port that had one, the newest first; see [`crate::events::MOST`].
+    pub fn last_events(&self) -> impl Iterator<Item = (Port, &LastEvent)> {
+        self.journal.last_events()
     }
 
     /// Takes up a new watch set; counters stay.
@@ -95,19 +106,28 @@ impl Sampler {
         now: SystemTime,
     ) -> Snapshot<'a> {
         let ephemeral = ephemeral::udp_ports();
+        let told_before = self.counts.listener_events();
         let table = self.read_sockets(config.watch.ports(), now);
         let others = self.others.read(config);
         let mut lit = table.as_ref().map(|table| {
             self.listeners
                 .look_up(config, table, &others.tables, &ephemeral, &mut self.health)
         });
-        let news = self.counts.listener_news();
-        let closed = self.listeners.closed(config, news, &ephemeral);
+        let news = News {
+            events: [told_before, self.counts.listener_events()],
+            closed: self.counts.closed_listeners(),
+        };
+        let departures = self
+            .listeners
+            .departures(config, news, table.as_ref(), &ephemeral);
+        let mut trace = |listener: &_| self.listeners.trace(listener);
+        let lit_now = lit.as_deref().unwrap_or_default();
         self.journal
-            .note_closed(&closed, lit.as_deref().unwrap_or_default());
+            .note_departures(&departures, lit_now, &mut trace);
         if let Some(lit) = &lit {
+            let watched = config.watch.ports();
             self.journal
-                .note(lit, config.watch.ports(), others.coverage);
+                .note(lit, watched, others.coverage, now, &mut trace);
         }
         let view = table.as_ref().zip(lit.as_deref());
         let view = view.map(|(table, lit)| {
@@ -122,6 +142,8 @@ impl Sampler {
         let watched = self.watched(config, view.as_ref(), &shown);
         let space = self.space(config, view.as_ref());
         let audit = self.audit(space.accepted.as_ref());
+        let lost = self.counts.lost();
+        self.losses.note(&lost);
         let listeners_suppressed = lit
             .as_mut()
             .map(|lit| listeners::limit(lit, &config.limits));
@@ -133,7 +155,7 @@ impl Sampler {
             listeners_suppressed,
             namespaces: others.covered,
             space,
-            lost: self.counts.lost(),
+            lost,
             audit,
             collectors: self.health.take(),
             reload,

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 
@@ -463,4 +464,71 @@ fn the_service_manager_is_told_when_it_is_ready_reloads_and_ends() {
     exporter.process.signal("TERM");
     assert_eq!(told(), "STOPPING=1\n");
     assert!(exporter.process.ended().success());
+}
+
+/// More than fits into a connection whose client does not read: the answer is under way for as long as the test wants.
+#[test]
+fn a_scrape_under_way_is_completed_before_the_end() {
+    let watching = Watching::new(
+        "watch: [{name: many, ports: [20000-25999], protocols: [tcp]}]\nlimits: {series: 100000}\n",
+    );
+    let mut exporter = watching.exporter(&["--collector.tier=polled"]);
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&exporter.address.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut answer = vec![0; 512];
+    stream.read_exact(&mut answer).unwrap();
+    exporter.process.signal("TERM");
+    exporter.logged(&["msg=ending", "signal=SIGTERM"]);
+    wait_for("new connections to be refused", || {
+        TcpStream::connect(exporter.address).is_err().then_some(())
+    });
+    stream.read_to_end(&mut answer).unwrap();
+    let text = String::from_utf8(answer).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let length: usize = head
+        .lines()
+        .find_map(|line| {
+            line.to_ascii_lowercase()
+                .strip_prefix("content-length: ")?
+                .parse()
+                .ok()
+        })
+        .unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 200 ") && length > 1 << 20,
+        "{head}"
+    );
+    assert_eq!(body.len(), length);
+    assert!(body.ends_with('\n'));
+    assert!(exporter.process.ended().success());
+}
+
+#[test]
+fn the_default_configuration_that_is_printed_is_the_one_in_use_without_a_file() {
+    use darkport_exporter::config::Config;
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(support::program());
+        let (status, answer, errors) = support::ended(command.args(arguments));
+        assert_eq!((status, errors.as_str()), (Some(0), ""), "{arguments:?}");
+        answer
+    };
+    let watching = Watching::new(&run(&["--config.default"]));
+    let path = watching.path();
+    let checked = run(&["--config.check", "--config.file", path.to_str().unwrap()]);
+    let embedded = run(&["--config.check"]);
+    let after_the_name = |text: &str| text.split_once(": valid, ").unwrap().1.to_owned();
+    assert_eq!(after_the_name(&checked), after_the_name(&embedded));
+    let (file, embedded) = (Config::load(&path).unwrap(), Config::embedded());
+    assert_eq!(format!("{:?}", file.watch), format!("{:?}", embedded.watch));
+    assert_eq!(
+        format!("{:?}", file.limits),
+        format!("{:?}", embedded.limits)
+    );
+    assert_eq!(file.text, embedded.text);
 }

@@ -133,6 +133,125 @@ fn without_the_tap_attempts_are_absent_and_all_else_stands() {
     );
 }
 
+/// A control group of version 2; goes when dropped.
+struct Group(std::path::PathBuf);
+
+impl Group {
+    fn new() -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mounted = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let path = fields.next()?;
+            (fields.next()? == "cgroup2").then_some(path)
+        });
+        let mounted = mounted.expect("control groups of version 2 are needed and not mounted");
+        let group = Self(format!("{mounted}/darkport-{}", std::process::id()).into());
+        std::fs::create_dir(&group.0).unwrap();
+        group
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// Joins a control group, becomes another user, takes a name, and listens for a moment, TCP and UDP.
+const FLASH: &str = "import os, socket, sys
+group, name, port = sys.argv[1:]
+open(group + '/cgroup.procs', 'w').write(str(os.getpid()))
+open('/proc/self/comm', 'w').write(name)
+os.setuid(12345)
+tcp = socket.socket(); tcp.bind(('127.0.0.1', int(port))); tcp.listen(); tcp.close()
+udp = socket.socket(type=socket.SOCK_DGRAM); udp.bind(('127.0.0.1', int(port))); udp.close()
+";
+
+/// The process is gone before anybody asks; what it is called does nothing to the terminal.
+#[test]
+#[ignore = "needs root and a network namespace of its own"]
+fn lookup_names_who_listened_for_a_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("darkport.yml");
+    std::fs::write(&file, "watch:\n- {name: fossils, ports: [3476, 3477]}\n").unwrap();
+    let mut exporter = Exporter::start(&[
+        "--collector.tier=kernel",
+        "--config.file",
+        file.to_str().unwrap(),
+    ]);
+    let group = Group::new();
+    for (port, name) in [("3476", "flashd"), ("3477", "x\u{1b}[31m\ny=\"\u{7}")] {
+        let mut flash = std::process::Command::new("/usr/bin/python3");
+        flash.args(["-c", FLASH]).arg(&group.0).args([name, port]);
+        let mut flash = support::Running::start(&mut flash);
+        let pid = flash.pid();
+        assert!(flash.ended().success());
+        let look_up = |form: &str| {
+            let mut command = std::process::Command::new(support::program());
+            command.args(["lookup", port, "--output", form, "--exporter.url"]);
+            let (status, answer, errors) =
+                support::ended(command.arg(format!("http://{}", exporter.address)));
+            assert_eq!((status, errors.as_str()), (Some(0), ""));
+            answer
+        };
+        let answer: serde_json::Value = wait_for("both listeners to be told", || {
+            let answer: serde_json::Value = serde_json::from_str(&look_up("json")).unwrap();
+            let told = |index: usize| answer["ports"][index].get("last_event").is_some();
+            (told(0) && told(1)).then_some(answer)
+        });
+        for index in [0, 1] {
+            let event = &answer["ports"][index]["last_event"];
+            assert_eq!(event["event"], "came_and_went", "{event}");
+            assert_eq!(event["process"], name);
+            assert_eq!(event["pid"], pid);
+            assert_eq!(event["uid"], 12345);
+            assert_eq!(event["user"], "12345");
+            let path = format!("/darkport-{}", std::process::id());
+            assert_eq!(event["cgroup"], path.as_str());
+            assert_eq!(event["address"], "127.0.0.1");
+            assert!(
+                event["opened_at"].as_f64() <= event["at"].as_f64()
+                    && event["at"].as_f64() > Some(1e9)
+            );
+        }
+        let table = look_up("table");
+        let rows: Vec<_> = table
+            .lines()
+            .filter(|line| line.contains("last event: "))
+            .collect();
+        assert_eq!(rows.len(), 2, "{table}");
+        for row in rows {
+            let shown = if name == "flashd" {
+                "process=flashd "
+            } else {
+                "process=\"x\\u{1b}[31m\\ny=\\\"\\u{7}\" "
+            };
+            for part in [
+                "listener came and went 20",
+                shown,
+                " uid=12345 ",
+                " cgroup=/darkport-",
+            ] {
+                assert!(row.contains(part), "{part} in {row}");
+            }
+        }
+        assert!(
+            !table.chars().any(|c| c.is_control() && c != '\n'),
+            "{table:?}"
+        );
+        exporter.logged(&[
+            "came and went",
+            &format!(" port={port} protocol=udp "),
+            &format!(" pid={pid} "),
+        ]);
+        exporter.logged(&[
+            "came and went",
+            &format!(" port={port} protocol=tcp "),
+            &format!(" pid={pid} "),
+        ]);
+    }
+}
+
 /// The capability sets of every thread, as numbers.
 fn capabilities(pid: u32) -> Vec<(String, u64)> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use darkport_exporter::api;
 use darkport_exporter::config::Config;
 use darkport_exporter::counts::{KnockedRuns, PortCounts, Tier};
+use darkport_exporter::events::{Cgroup, Happening, LastEvent};
 use darkport_exporter::owners::{Holders, Owner, Process};
 use darkport_exporter::port::{Port, Protocol, Span};
 use darkport_exporter::registry::{Assignment, Class, Registry};
@@ -205,8 +206,37 @@ fn knocked() -> KnockedRuns {
     .collect()
 }
 
+/// One with all that can be known, and one with the least.
+fn last_events() -> [(Port, LastEvent); 2] {
+    let held = Holders::of(vec![process(7, HOSTILE)]).unwrap();
+    let brief = LastEvent {
+        happening: Happening::CameAndWent,
+        at: at(1_700_000_002),
+        opened_at: Some(at(1_700_000_001)),
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        watch: Arc::from("npmp"),
+        expected: false,
+        owner: Arc::new(Owner::Held(held)),
+        uid: Some(0),
+        cgroup: Some(Cgroup {
+            id: 77,
+            path: Some(Arc::from("/system.slice/x.service")),
+        }),
+    };
+    let least = LastEvent {
+        happening: Happening::Closed,
+        opened_at: None,
+        owner: Arc::new(Owner::Unknown { creator: None }),
+        uid: None,
+        cgroup: None,
+        ..brief.clone()
+    };
+    [(Port::tcp(609), brief), (Port::udp(610), least)]
+}
+
 fn live(snapshot: &Snapshot<'_>, knocked: Option<&KnockedRuns>) -> Value {
-    let document = api::live(snapshot, at(1_700_000_003), knocked, "0123456789abcdef").unwrap();
+    let now = at(1_700_000_003);
+    let document = api::live(snapshot, now, knocked, &last_events(), "0123456789abcdef").unwrap();
     serde_json::from_slice(&document.json).unwrap()
 }
 

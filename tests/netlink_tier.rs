@@ -426,7 +426,7 @@ fn what_was_there_before_the_start_is_not_counted() {
         .counts
         .closed_listeners()
         .iter()
-        .map(|listener| listener.port)
+        .map(|(listener, _)| listener.port)
         .collect();
     assert!(
         closed.contains(&port) && closed.contains(&udp_port),
@@ -467,13 +467,14 @@ fn listeners_that_live_less_than_a_millisecond_are_counted() {
     for port in [tcp, udp] {
         let of_port: Vec<_> = closed
             .iter()
-            .filter(|listener| listener.port == port)
+            .filter(|(listener, _)| listener.port == port)
             .collect();
         assert_eq!(of_port.len(), 200);
+        assert!(of_port.iter().all(|(_, at)| *at >= started));
         assert!(
             of_port
                 .iter()
-                .all(|listener| listener.address == V4 && listener.cookie.is_some())
+                .all(|(listener, _)| listener.address == V4 && listener.cookie.is_some())
         );
     }
     assert_eq!(tier.counts.lost(), 0);
@@ -500,7 +501,8 @@ fn a_listener_that_stays_is_opened_once() {
         assert!(Instant::now() < deadline);
     };
     // A table has shown it, so more is known than the message says.
-    assert!(closed[0].inode.is_some_and(|inode| inode > 0) && closed[0].uid.is_some());
+    let (listener, _) = &closed[0];
+    assert!(listener.inode.is_some_and(|inode| inode > 0) && listener.uid.is_some());
     assert_eq!(tier.of(port), opened);
 }
 

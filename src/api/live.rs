@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::{Both, Spans, seconds, spans};
 use crate::build_info;
 use crate::counts::{KnockedRun, KnockedRuns};
-use crate::port::Protocol;
+use crate::events::{Happening, LastEvent};
+use crate::port::{Port, Protocol};
 use crate::snapshot::{self, Lights, Lit, Snapshot};
 
 #[derive(Debug, Serialize)]
@@ -31,6 +32,8 @@ pub(super) struct Live<'a> {
     listeners_suppressed: Option<u64>,
     watched: Vec<Watched<'a>>,
     watched_suppressed: Both<u64>,
+    /// In the order they were given.
+    last_events: Vec<Event<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     namespaces: Option<Namespaces>,
 }
@@ -107,6 +110,32 @@ struct State {
 }
 
 #[derive(Debug, Serialize)]
+struct Event<'a> {
+    port: u16,
+    protocol: &'static str,
+    event: &'static str,
+    at: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened_at: Option<f64>,
+    address: String,
+    watch: &'a str,
+    expected: bool,
+    process: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe: Option<&'a str>,
+    user: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    unit: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup_id: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
 struct Namespaces {
     seen: u64,
     read: u64,
@@ -117,6 +146,7 @@ impl<'a> Live<'a> {
         snapshot: &'a Snapshot<'_>,
         sampled_at: SystemTime,
         knocked: Option<&KnockedRuns>,
+        last_events: &'a [(Port, LastEvent)],
         facts: &'a str,
     ) -> Self {
         let lights = snapshot.space.lit.as_ref();
@@ -139,6 +169,7 @@ impl<'a> Live<'a> {
             listeners_suppressed: snapshot.listeners_suppressed,
             watched: snapshot.watched.iter().map(watched).collect(),
             watched_suppressed: Both::of(|protocol| snapshot.watched_suppressed[protocol.index()]),
+            last_events: last_events.iter().map(event).collect(),
             namespaces: snapshot.namespaces.map(|namespaces| Namespaces {
                 seen: namespaces.seen,
                 read: namespaces.read,
@@ -186,6 +217,37 @@ fn listener<'a>(lit: &'a Lit<'_>, lights: Option<&Lights>) -> Listener<'a> {
         holders: lit.owner.holders().count(),
         may_be_client: lit.netns.is_empty()
             && lights.is_some_and(|lights| !lights.ports.contains(port)),
+    }
+}
+
+fn event((port, event): &(Port, LastEvent)) -> Event<'_> {
+    let process = event.owner.oldest();
+    Event {
+        port: port.number,
+        protocol: port.protocol.as_str(),
+        event: match event.happening {
+            Happening::Found => "found",
+            Happening::Opened => "opened",
+            Happening::Changed => "changed",
+            Happening::CameAndWent => "came_and_went",
+            Happening::Closed => "closed",
+        },
+        at: seconds(event.at),
+        opened_at: event.opened_at.map(seconds),
+        address: event.address.to_string(),
+        watch: &event.watch,
+        expected: event.expected,
+        process: event.owner.process(),
+        pid: process.map(|process| process.pid),
+        exe: process.and_then(|process| process.executable.as_deref()),
+        user: event.owner.user(),
+        uid: event.uid,
+        unit: event.owner.unit(),
+        cgroup: event
+            .cgroup
+            .as_ref()
+            .and_then(|group| group.path.as_deref()),
+        cgroup_id: event.cgroup.as_ref().map(|group| group.id),
     }
 }
 

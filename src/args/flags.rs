@@ -155,12 +155,9 @@ pub(super) struct Flags {
 /// What a person at a terminal may ask instead of serving.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Subcommand {
-    /// Say what the registry knows of each port, in which range it lies, and what listens there now
-    Lookup {
-        /// A port of both protocols (561), of one (80/tcp), or a range (609-611)
-        #[arg(value_name = "PORT", required = true, value_parser = values::port_query)]
-        ports: Vec<PortQuery>,
-    },
+    /// Say what the registry knows of each port, in which range it lies, what listens there now, and what an exporter that
+    /// runs on this host saw there last
+    Lookup(Lookup),
 
     /// Write the bundled Grafana dashboards, Prometheus rules and provisioning files into a directory
     Dashboards {
@@ -187,6 +184,32 @@ pub(super) enum Subcommand {
         #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = values::probe_timeout)]
         timeout: Duration,
     },
+}
+
+/// The flags of `lookup`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Lookup {
+    /// A port of both protocols (561), of one (80/tcp), or a range (609-611)
+    #[arg(value_name = "PORT", required = true, value_parser = values::port_query)]
+    pub(super) ports: Vec<PortQuery>,
+
+    /// The exporter that is asked what it saw last, in plain HTTP; if none answers, lookup tells what it sees itself. Empty:
+    /// none is asked
+    #[arg(
+        long = "exporter.url",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:10561/"
+    )]
+    pub(super) exporter: String,
+
+    /// The form of the answer, on standard output
+    #[arg(
+        long,
+        value_parser = values::one_of(Output::ALL, Output::as_str),
+        value_name = "FORM",
+        default_value = "table"
+    )]
+    pub(super) output: Output,
 }
 
 /// The flags of `probe`.

@@ -149,10 +149,11 @@ fn one_thing_is_done_at_a_time() {
 fn lookup_takes_ports_as_people_write_them() {
     let args = parse("lookup 561 80/tcp 609-611 --path.procfs /host/proc").unwrap();
     assert_eq!(args.procfs, PathBuf::from("/host/proc"));
-    let Command::Lookup(queries) = args.command else {
+    let Command::Lookup(lookup) = args.command else {
         panic!("not a lookup: {:?}", args.command);
     };
-    let ports: Vec<Vec<Port>> = queries.into_iter().map(|q| q.ports().collect()).collect();
+    let queries = lookup.queries.into_iter();
+    let ports: Vec<Vec<Port>> = queries.map(|q| q.ports().collect()).collect();
     assert_eq!(ports[0], [Port::tcp(561), Port::udp(561)]);
     assert_eq!(ports[1], [Port::tcp(80)]);
     assert_eq!(ports[2].len(), 6);
@@ -161,6 +162,27 @@ fn lookup_takes_ports_as_people_write_them() {
     assert!(refused("lookup 65536").contains("port 65536 is beyond 65535"));
     assert!(refused("lookup 611-609").contains("write 609-611"));
     assert!(refused("lookup 80/sctp").contains("tcp or udp"));
+}
+
+#[test]
+fn lookup_asks_the_exporter_of_this_host_unless_told_otherwise() {
+    let lookup = |line: &str| match parse(line).unwrap().command {
+        Command::Lookup(lookup) => lookup,
+        other => panic!("not a lookup: {other:?}"),
+    };
+    let default = lookup("lookup 561");
+    assert_eq!(
+        default.exporter.unwrap().to_string(),
+        "http://127.0.0.1:10561/"
+    );
+    assert_eq!(default.output, Output::Table);
+    let other = lookup("lookup 561 --exporter.url=http://[::1]:9 --output json");
+    assert_eq!(other.exporter.unwrap().to_string(), "http://[::1]:9/");
+    assert_eq!(other.output, Output::Json);
+    assert_eq!(lookup("lookup 561 --exporter.url=").exporter, None);
+    assert!(refused("lookup 561 --exporter.url=https://localhost").contains("without TLS"));
+    assert!(refused("lookup 561 --exporter.url=http://a:b@c").contains("takes none"));
+    assert!(refused("lookup 561 --exporter.url=localhost").contains("http://localhost:10561"));
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! The kernel tier in use: the programs, the thread that takes in what they tell, and what is remembered between scrapes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, TrySendError, sync_channel};
-use std::sync::{Arc, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use super::kernel::{Kernel, ListenerEvent, Space, Watcher};
@@ -14,16 +13,17 @@ use crate::registry::{Class, Registry};
 use crate::sockets::Listener;
 
 /// How many listener events wait for the next scrape at the most. Who opens more in between is counted all the same, by the
-/// programs; only the log has fewer of them.
+/// programs; the log has fewer of them.
 const MOST_EVENTS: usize = 4096;
+
+/// Of how many ports, beyond those, the newest event is kept: so nobody hides a listener behind many on another port.
+const MOST_NEWEST: usize = 4096;
 
 /// The tier, attached.
 #[derive(Debug)]
 pub struct Attached {
     kernel: Kernel,
-    events: Receiver<ListenerEvent>,
-    /// Events for which there was no room.
-    left_out: Arc<AtomicU64>,
+    waiting: Arc<Mutex<Waiting>>,
     /// Takes in the events, and follows the host's addresses.
     thread: JoinHandle<()>,
     /// The sums over the whole space, for the registry they were made for.
@@ -40,18 +40,13 @@ impl Attached {
     /// # Errors
     /// When there can be no thread.
     pub fn new(kernel: Kernel, watcher: Watcher, watched: &PortSet) -> std::io::Result<Self> {
-        let (sender, events) = sync_channel(MOST_EVENTS);
-        let left_out = Arc::new(AtomicU64::new(0));
+        let waiting = Arc::new(Mutex::new(Waiting::default()));
         let needs = kernel.needs();
         let thread = thread::Builder::new().name("kernel-events".to_owned()).spawn({
-            let left_out = Arc::clone(&left_out);
+            let waiting = Arc::clone(&waiting);
             move || {
                 privileges::reduce_thread(needs);
-                let told = watcher.run(|event| {
-                    if let Err(TrySendError::Full(_)) = sender.try_send(event) {
-                        left_out.fetch_add(1, Ordering::Relaxed);
-                    }
-                });
+                let told = watcher.run(|event| lock(&waiting).put(event));
                 if let Err(error) = told {
                     tracing::error!(%error, "listener events and changes of addresses are not taken in any more");
                 }
@@ -59,8 +54,7 @@ impl Attached {
         })?;
         let mut attached = Self {
             kernel,
-            events,
-            left_out,
+            waiting,
             thread,
             space: None,
             carried: Carried::default(),
@@ -162,9 +156,9 @@ impl Attached {
         Some(PortSet::full().iter().filter_map(with_counts).collect())
     }
 
-    /// The listener events since this was last asked.
+    /// The listener events since this was last asked, oldest first.
     pub fn events(&mut self) -> Vec<ListenerEvent> {
-        self.events.try_iter().collect()
+        lock(&self.waiting).take()
     }
 
     /// Capabilities that have to be kept while this lives.
@@ -176,8 +170,45 @@ impl Attached {
     /// What is known to have been missed.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.kernel.lost() + self.left_out.load(Ordering::Relaxed)
+        self.kernel.lost() + lock(&self.waiting).left_out
     }
+}
+
+/// Listener events that wait for the next scrape.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The first that came.
+    events: Vec<ListenerEvent>,
+    /// The newest of each port, of those that came after.
+    newest: HashMap<Port, ListenerEvent>,
+    /// How many there was no room for since start.
+    left_out: u64,
+}
+
+impl Waiting {
+    fn put(&mut self, event: ListenerEvent) {
+        if self.events.len() < MOST_EVENTS {
+            self.events.push(event);
+        } else if self.newest.len() < MOST_NEWEST || self.newest.contains_key(&event.port) {
+            let replaced = self.newest.insert(event.port, event);
+            self.left_out += u64::from(replaced.is_some());
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    fn take(&mut self) -> Vec<ListenerEvent> {
+        let mut events = std::mem::take(&mut self.events);
+        let first_of_the_newest = events.len();
+        events.extend(std::mem::take(&mut self.newest).into_values());
+        events[first_of_the_newest..].sort_by_key(|event| event.at);
+        events
+    }
+}
+
+/// What waits is whole after every step: a panic elsewhere does not spoil it.
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counters by class as they were last shown. Another registry puts ports into other classes; the counts of before stay where
@@ -226,6 +257,38 @@ mod tests {
     use super::*;
     use crate::port::Range;
     use crate::registry::Assignment;
+
+    #[test]
+    fn whoever_opens_many_listeners_hides_none_on_another_port() {
+        let event = |number, seconds| ListenerEvent {
+            port: Port::tcp(number),
+            opened: false,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            cookie: None,
+            pid: 1,
+            thread: 1,
+            uid: 0,
+            command: String::new(),
+            cgroup: None,
+            at: std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds),
+        };
+        let mut waiting = Waiting::default();
+        for seconds in 0..10_000 {
+            waiting.put(event(561, seconds));
+        }
+        waiting.put(event(3476, 10_000));
+        assert_eq!(waiting.left_out, 10_000 - MOST_EVENTS as u64 - 1);
+        let told = waiting.take();
+        assert_eq!(told.len(), MOST_EVENTS + 2);
+        assert!(told.is_sorted_by_key(|event| event.at));
+        assert_eq!(told[MOST_EVENTS].at, event(561, 9_999).at);
+        assert_eq!(told[MOST_EVENTS + 1].port, Port::tcp(3476));
+        assert_eq!(waiting.take(), []);
+        for number in 0..=u16::MAX {
+            waiting.put(event(number, 0));
+        }
+        assert_eq!(waiting.take().len(), MOST_EVENTS + MOST_NEWEST, "bounded");
+    }
 
     #[test]
     fn another_registry_takes_no_count_back() {

@@ -26,6 +26,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::port::Port;
@@ -134,26 +135,9 @@ pub enum StartError {
         "the kernel tier needs Linux on a 64-bit little-endian machine: use --collector.tier=netlink or polled"
     )]
     Unsupported,
-    /// A kernel without ring buffers.
-    #[error("the kernel tier needs Linux 5.8 or newer: use --collector.tier=netlink or polled")]
-    TooOld,
-    /// Capabilities that every part needs are not held.
-    #[error(
-        "the kernel tier needs {}, which this process does not have: run it as root or grant them \
-         (AmbientCapabilities= in a systemd unit, --cap-add for a container)",
-        Capability::list(.0)
-    )]
-    Capabilities(Vec<Capability>),
-    /// The kernel does not describe its types.
-    #[error(
-        "{path}: {reason}: the kernel tier needs a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions build them"
-    )]
-    Types {
-        /// Where the description is looked for.
-        path: &'static str,
-        /// What happened there.
-        reason: String,
-    },
+    /// Things that every part needs are missing; all of them.
+    #[error("{}", .0.iter().map(Lack::to_string).collect::<Vec<_>>().join(", and "))]
+    Lacks(Vec<Lack>),
     /// The kernel refused the maps or the program without which nothing is left.
     #[error("{step}: {why}: {cure}")]
     Refused {
@@ -172,6 +156,39 @@ pub enum StartError {
         /// What it said.
         source: io::Error,
     },
+}
+
+/// Something that every part of the tier needs and that is missing here. Displayed with its cure.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// A kernel without ring buffers.
+    #[error("this kernel has no ring buffers: the kernel tier needs Linux 5.8 or newer")]
+    RingBuffer,
+    /// Capabilities are not held.
+    #[error(
+        "the kernel tier needs {}, which this process does not have: run it as root or grant them \
+         (AmbientCapabilities= in a systemd unit, --cap-add for a container)",
+        Capability::list(.0)
+    )]
+    Capabilities(Vec<Capability>),
+    /// The kernel does not describe its types.
+    #[error(
+        "{}: {reason}: the kernel tier needs a kernel built with CONFIG_DEBUG_INFO_BTF, as distributions build them, and \
+         /sys in sight",
+        path.display()
+    )]
+    Types {
+        /// Where the description is looked for.
+        path: PathBuf,
+        /// What happened there.
+        reason: String,
+    },
+    /// Not even root may look into the kernel.
+    #[error(
+        "the kernel is locked down for confidentiality (/sys/kernel/security/lockdown): the kernel tier needs it booted with \
+         lockdown=integrity or without"
+    )]
+    Lockdown,
 }
 
 /// Why something could not be done once the tier stood.

@@ -226,9 +226,9 @@ impl Netlink {
         self.shared.books().lost
     }
 
-    /// The listeners on watched ports that were closed since this was last asked, oldest first. One that no table has
-    /// shown has neither inode nor user. If nobody asks, the newest 65,536 are kept.
-    pub fn closed_listeners(&mut self) -> Vec<Listener> {
+    /// The listeners on watched ports that were closed since this was last asked, and when each was, oldest first. One that
+    /// no table has shown has neither inode nor user. If nobody asks, the newest 65,536 are kept.
+    pub fn closed_listeners(&mut self) -> Vec<(Listener, SystemTime)> {
         self.shared.books().ledger.take_closed()
     }
 
@@ -386,7 +386,7 @@ impl Books {
                 Heard::Message(length) => {
                     match Destroyed::parse(&buffer[..length], subscription.protocol()) {
                         Ok(destroyed) => self.inbox.extend(destroyed),
-                        Err(message::Unreadable) => lose(&mut self.lost, 1),
+                        Err(message::Unreadable) => self.lost += 1,
                     }
                 }
                 Heard::Nothing => return Ok(Waiting::Nothing),
@@ -398,21 +398,9 @@ impl Books {
     /// Asks what was dropped. Reads a file of the kernel's, so not for every message.
     fn count_drops(&mut self) {
         for subscription in &mut self.subscriptions {
-            lose(&mut self.lost, subscription.newly_dropped());
+            self.lost += u64::from(subscription.newly_dropped());
         }
     }
-}
-
-/// Counts messages lost; the log is told of the first.
-fn lose(lost: &mut u64, more: u32) {
-    if *lost == 0 && more > 0 {
-        tracing::warn!(
-            lost = more,
-            "the kernel could not tell of every destroyed socket: counters fall short by so many. \
-             Raise net.core.rmem_max to 8388608, or grant CAP_NET_ADMIN"
-        );
-    }
-    *lost += u64::from(more);
 }
 
 /// What the kernel says of a socket it destroyed.

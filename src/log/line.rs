@@ -189,7 +189,7 @@ fn quote(line: &mut String, text: &str) {
 
 /// UTC to the millisecond, `2026-02-17T11:29:35.789Z` (RFC 3339). A clock before 1970 reads as 1970, one beyond the
 /// year 9999 as its last day.
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs();
     let (year, month, day) = date((seconds / 86_400).min(LAST_DAY));

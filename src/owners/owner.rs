@@ -92,6 +92,26 @@ impl Owner {
         self.oldest().into_iter().chain(younger)
     }
 
+    /// The same with the oldest process alone, and its names bounded: to be remembered.
+    #[must_use]
+    pub fn brief(owner: &Arc<Self>) -> Arc<Self> {
+        let Self::Held(holders) = &**owner else {
+            return Arc::clone(owner);
+        };
+        let oldest = &holders.oldest;
+        let is_long = |path: &String| path.len() > super::NAME_LENGTH;
+        if holders.younger.is_empty() && !oldest.executable.as_ref().is_some_and(is_long) {
+            return Arc::clone(owner);
+        }
+        Arc::new(Self::Held(Holders {
+            oldest: Process {
+                executable: oldest.executable.as_deref().map(super::bounded),
+                ..oldest.clone()
+            },
+            younger: Vec::new(),
+        }))
+    }
+
     /// Whether the kernel holds it. For a decision this is the question to ask, not the label.
     #[must_use]
     pub const fn is_kernel(&self) -> bool {
@@ -163,6 +183,8 @@ mod tests {
             [4, 9, 3]
         );
         assert_eq!(Holders::of(Vec::new()), None);
+        let brief = Owner::brief(&Arc::new(owner));
+        assert_eq!((brief.process(), brief.holders().count()), ("p4", 1));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Looking for owners on Linux: the walk through the processes, and what it leaves to be concluded.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::Coverage;
+use super::groups::Groups;
 use super::hidden;
 use super::owner::{Holders, Owner, Process};
 use super::process::Procfs;
@@ -50,6 +52,7 @@ pub(super) struct Search {
     path: PathBuf,
     procfs: Option<Procfs>,
     users: Users,
+    groups: Groups,
     coverage: Coverage,
     sizes: Sizes,
 }
@@ -60,6 +63,7 @@ impl Search {
             path,
             procfs: None,
             users: Users::new(passwd),
+            groups: Groups::new(),
             coverage: Coverage::default(),
             sizes: Sizes::new(),
         }
@@ -78,6 +82,11 @@ impl Search {
     pub(super) fn user(&mut self, uid: u32) -> Arc<str> {
         self.users.refresh();
         self.users.name(uid)
+    }
+
+    /// The path of a control group.
+    pub(super) fn group(&mut self, id: NonZeroU64) -> Option<Arc<str>> {
+        self.groups.path(id)
     }
 
     /// A process, if it lives.

@@ -1,6 +1,7 @@
 //! Where there is no procfs, every owner is unknown: the same words as on Linux, and no search.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,6 +55,10 @@ impl Search {
     pub(super) fn user(&mut self, uid: u32) -> Arc<str> {
         self.users.refresh();
         self.users.name(uid)
+    }
+
+    pub(super) fn group(&mut self, _id: NonZeroU64) -> Option<Arc<str>> {
+        None
     }
 
     pub(super) fn describe(&mut self, _pid: u32) -> Option<Process> {

@@ -1,15 +1,13 @@
 //! Every listener with its owner and whether it may be there.
 
-use std::collections::{HashMap, VecDeque};
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::activity::Clients;
+use super::brief::{Brief, News};
 use super::health::Health;
 use crate::config::{Config, Limits};
-use crate::counts::ListenerNews;
-use crate::counts::kernel::ListenerEvent;
+use crate::events::{Cgroup, Departure, Trace};
 use crate::owners::{Owner, Owners};
 use crate::port::{Port, PortSet};
 use crate::snapshot::{Collector, Lit};
@@ -23,8 +21,7 @@ pub(super) struct Listeners {
     clients: Clients,
     /// The `netns` label of the exporter's own namespace.
     own: Arc<str>,
-    unknown: Arc<Owner>,
-    opened: Opened,
+    brief: Brief,
 }
 
 impl Listeners {
@@ -33,8 +30,7 @@ impl Listeners {
             owners,
             clients: Clients::default(),
             own: Arc::from(""),
-            unknown: Arc::new(Owner::Unknown { creator: None }),
-            opened: Opened::default(),
+            brief: Brief::new(),
         }
     }
 
@@ -73,102 +69,40 @@ impl Listeners {
         lit
     }
 
-    /// Listeners on watched ports that are known to have closed, also such as no table has shown, with whoever opened them
-    /// where that is known. Those that may have been a client's are left out: a host that resolves names opens hundreds a
-    /// second.
-    pub(super) fn closed<'a>(
+    /// Listeners on watched ports that are known to have closed, see [`Brief::departures`].
+    pub(super) fn departures<'a>(
         &mut self,
         config: &'a Config,
-        news: Vec<ListenerNews>,
+        news: News,
+        table: Option<&SocketTable>,
         ephemeral: &PortSet,
-    ) -> Vec<Lit<'a>> {
-        let mut closed = Vec::new();
-        for news in news {
-            let port = match &news {
-                ListenerNews::Closed(listener) => listener.port,
-                ListenerNews::Event(event) => event.port,
-            };
-            let is_told =
-                !may_be_client(config, ephemeral, port) && config.watch.owner(port).is_some();
-            let (listener, owner) = match news {
-                ListenerNews::Event(event) if event.opened => {
-                    self.opened.note(event);
-                    continue;
-                }
-                ListenerNews::Event(event) => {
-                    let opener = self.opened.take(&event);
-                    if !is_told {
-                        continue;
-                    }
-                    let caller = opener.as_ref().unwrap_or(&event);
-                    let owner =
-                        self.owners
-                            .caller(caller.pid, caller.thread, caller.uid, &caller.command);
-                    (listener_of(&event), Arc::new(owner))
-                }
-                ListenerNews::Closed(listener) => (listener, Arc::clone(&self.unknown)),
-            };
-            if is_told {
-                closed.push(judged(config, &listener, owner, &self.own));
-            }
+    ) -> Vec<Departure<'a>> {
+        self.brief
+            .departures(config, &mut self.owners, news, table, ephemeral)
+    }
+
+    /// What is known of a listener beside its owner.
+    pub(super) fn trace(&mut self, listener: &Listener) -> Trace {
+        let (opened_at, closed_at) = self.brief.moments(listener);
+        Trace {
+            opened_at,
+            closed_at,
+            cgroup: listener.cgroup.map(|id| Cgroup {
+                id: id.get(),
+                path: self.owners.group(id),
+            }),
         }
-        closed
     }
 }
 
 /// Whether a socket on this port may be a client's: a UDP port of the ephemeral range that no dense entry names.
-fn may_be_client(config: &Config, ephemeral: &PortSet, port: Port) -> bool {
+pub(super) fn may_be_client(config: &Config, ephemeral: &PortSet, port: Port) -> bool {
     ephemeral.contains(port)
         && (config.watch.owner(port).is_none() || config.watch.active().contains(port))
 }
 
-/// Who opened listeners of which the end was not told yet, the newest of them.
-#[derive(Debug, Default)]
-struct Opened {
-    order: VecDeque<NonZeroU64>,
-    by_cookie: HashMap<NonZeroU64, ListenerEvent>,
-}
-
-impl Opened {
-    /// Listeners whose opener is remembered. One that is older when it closes is told with who closed it.
-    const MOST: usize = 4096;
-
-    fn note(&mut self, event: ListenerEvent) {
-        let Some(cookie) = event.cookie else {
-            return;
-        };
-        if self.order.len() == Self::MOST
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.by_cookie.remove(&oldest);
-        }
-        self.order.push_back(cookie);
-        self.by_cookie.insert(cookie, event);
-    }
-
-    fn take(&mut self, closed: &ListenerEvent) -> Option<ListenerEvent> {
-        let cookie = closed.cookie?;
-        let opened = self.by_cookie.remove(&cookie)?;
-        if let Some(position) = self.order.iter().rposition(|each| *each == cookie) {
-            self.order.remove(position);
-        }
-        Some(opened)
-    }
-}
-
-fn listener_of(event: &ListenerEvent) -> Listener {
-    Listener {
-        port: event.port,
-        address: event.address,
-        cookie: event.cookie,
-        inode: None,
-        uid: Some(event.uid),
-        cgroup: event.cgroup,
-    }
-}
-
 /// A listener with what the watch set says of it.
-fn judged<'a>(
+pub(super) fn judged<'a>(
     config: &'a Config,
     listener: &Listener,
     owner: Arc<Owner>,
@@ -229,8 +163,10 @@ pub(super) fn limit(lit: &mut Vec<Lit<'_>>, limits: &Limits) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::num::NonZeroU64;
     use std::path::Path;
+
+    use super::*;
 
     fn listener(number: u16) -> Listener {
         Listener {

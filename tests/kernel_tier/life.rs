@@ -118,7 +118,7 @@ fn nothing_is_needed_once_attached() {
             until("the new address counts", || attempts() > 0);
 
             let refused = Kernel::start(&Options::default()).unwrap_err();
-            assert!(matches!(refused, StartError::Capabilities(_)), "{refused}");
+            assert!(matches!(refused, StartError::Lacks(_)), "{refused}");
             assert!(refused.to_string().contains("CAP_BPF, CAP_PERFMON"));
             drop(kernel);
             follower.join().unwrap().unwrap();

@@ -16,7 +16,10 @@ mod life;
 mod listeners;
 mod network;
 mod packets;
+#[path = "../support/mod.rs"]
+mod support;
 mod sweeps;
+mod vlan;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -12,6 +12,7 @@ use socket2::SockAddr;
 
 use crate::lab::{Lab, until};
 use crate::packets::{ipv4, raw, tcp};
+use crate::support::{Exporter, Scrape};
 use crate::{DARK, HERE, THERE};
 
 fn class_of(port: Port) -> Class {
@@ -87,73 +88,97 @@ fn a_udp_sweep_of_the_system_ports_agrees_with_the_host() {
     assert_eq!(sum(&seen.knocks.0[udp]), no_ports);
 }
 
-/// SYNs as fast as one processor makes them: what was sent is what was counted, but for what the device says it had no
-/// room for.
+/// SYNs as fast as one processor makes them, at an exporter that is scraped all the while: what was sent is what was counted,
+/// but for what the device says it had no room for; each scrape is answered; and memory does not grow.
 #[test]
 #[ignore = "needs root"]
-fn a_flood_is_counted_to_the_last_packet() {
+fn a_flood_is_counted_to_the_last_packet_while_scrapes_go_on() {
     const LASTS: Duration = Duration::from_secs(20);
     let lab = Lab::new("flood");
     let neighbour = lab.neighbour();
-    let started = lab.start();
-    let mut space = Space::new(class_of);
-    let (to, from) = (HERE.into(), THERE.into());
-    let mut resident = Vec::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("darkport.yml");
+    fs::write(
+        &file,
+        "watch: [{name: flooded, ports: [3000-3999], protocols: [tcp]}]\n",
+    )
+    .unwrap();
+    let exporter = Exporter::start(&[
+        "--collector.tier=kernel",
+        "--config.file",
+        file.to_str().unwrap(),
+    ]);
+    let attempts = |scrape: &Scrape| -> u64 {
+        let tcp = scrape.series("darkport_inbound_attempts_total");
+        let tcp = tcp.filter(|line| line.contains("protocol=\"tcp\""));
+        tcp.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
+            .sum()
+    };
+    let series = exporter.scrape().count();
+    let (mut resident, mut counted) = (Vec::new(), Vec::new());
     let sent = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| {
-            neighbour.within(|| {
-                let socket = raw(false);
-                let address = SockAddr::from(std::net::SocketAddr::new(to, 0));
-                let packets: Vec<_> = (0..4096_u16)
-                    .map(|n| {
-                        let segment = tcp(from, to, n.wrapping_mul(17), 3000 + n % 1000, 0x02);
-                        ipv4(THERE, HERE, 6, &[], 0, &segment)
-                    })
-                    .collect();
-                let end = Instant::now() + LASTS;
-                let mut sent = 0_u64;
-                while Instant::now() < end {
-                    for packet in &packets {
-                        sent += u64::from(socket.send_to(packet, &address).is_ok());
-                    }
-                }
-                sent
-            })
-        });
+        let flood = scope.spawn(|| neighbour.within(|| flood(LASTS)));
         while !flood.is_finished() {
-            let _ = started.kernel.read().space(&mut space);
-            resident.push(resident_kilobytes());
-            std::thread::park_timeout(Duration::from_millis(200));
+            let scrape = exporter.scrape();
+            assert_eq!(scrape.count(), series);
+            counted.push(attempts(&scrape));
+            resident.push(resident_kilobytes(exporter.process.pid()));
+            std::thread::park_timeout(Duration::from_millis(100));
         }
         flood.join().unwrap()
     });
-    let attempts = || -> u64 {
-        (3000..4000)
-            .map(|number| started.counts(Port::tcp(number)).attempts.unwrap())
-            .sum()
-    };
     let dropped = || -> u64 {
         let text = crate::lab::run("cat /proc/thread-self/net/dev");
         let line = text.lines().find(|line| line.contains("here:")).unwrap();
         line.split_whitespace().nth(4).unwrap().parse().unwrap()
     };
     until("all packets are accounted for", || {
-        attempts() + dropped() == sent
+        attempts(&exporter.scrape()) + dropped() == sent
     });
+    let last = exporter.scrape();
     println!(
-        "{sent} sent, {} counted, {} dropped by the device, {} a second",
-        attempts(),
+        "{sent} sent, {} counted, {} dropped by the device, {} a second; {} scrapes; {:?} kB resident",
+        attempts(&last),
         dropped(),
-        sent / LASTS.as_secs()
+        sent / LASTS.as_secs(),
+        counted.len(),
+        (resident[resident.len() / 4], resident[resident.len() - 1])
     );
-    assert!(attempts() > 100_000);
-    assert_eq!(started.kernel.lost(), 0);
+    assert!(attempts(&last) > 100_000);
+    assert!(counted.len() >= 10 && counted.is_sorted(), "{counted:?}");
+    assert!(
+        counted[counted.len() - 2] > counted[1],
+        "scrapes saw the flood grow"
+    );
+    let lost = last.value("darkport_events_lost_total{source=\"kernel\"}");
+    assert_eq!(lost, Some(0.0));
     let (early, late) = (resident[resident.len() / 4], resident[resident.len() - 1]);
     assert!(late <= early + 1024, "{early} kB became {late} kB");
 }
 
-fn resident_kilobytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
+/// Sends SYNs to a thousand ports for so long; how many the kernel took.
+fn flood(lasts: Duration) -> u64 {
+    let (to, from) = (HERE.into(), THERE.into());
+    let socket = raw(false);
+    let address = SockAddr::from(std::net::SocketAddr::new(to, 0));
+    let packets: Vec<_> = (0..4096_u16)
+        .map(|n| {
+            let segment = tcp(from, to, n.wrapping_mul(17), 3000 + n % 1000, 0x02);
+            ipv4(THERE, HERE, 6, &[], 0, &segment)
+        })
+        .collect();
+    let end = Instant::now() + lasts;
+    let mut sent = 0_u64;
+    while Instant::now() < end {
+        for packet in &packets {
+            sent += u64::from(socket.send_to(packet, &address).is_ok());
+        }
+    }
+    sent
+}
+
+fn resident_kilobytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
         .lines()
         .find(|line| line.starts_with("VmRSS:"))

@@ -25,22 +25,24 @@ use tracing::{debug, warn};
 use super::{Error, ListenerEvent, Missing, Options, Part, Space, StartError};
 use crate::counts::{PortCounts, SpaceCounts};
 use crate::port::{Port, PortSet, Protocol};
-use crate::privileges::{Capability, lacking};
+use crate::privileges::Capability;
 
 use addresses::Addresses;
 use clock::Clock;
 use counters::Counters;
+use host::Host;
 use misses::Misses;
 use programs::Refusal;
 use start::{
-    allow_locked_memory, attach_binds, attach_drops, attach_tap, follow_addresses, is_older_than,
-    load, note, os, ring,
+    allow_locked_memory, attach_binds, attach_drops, attach_tap, follow_addresses, load, note, os,
+    ring,
 };
 
 mod addresses;
 mod clock;
 mod counters;
 mod direct;
+mod host;
 mod listeners;
 mod memory;
 mod misses;
@@ -58,6 +60,7 @@ pub struct Kernel {
     settled: PortSet,
     /// Those of them that are watched.
     gauged: PortSet,
+    needs: &'static [Capability],
     /// Its closing ends the [`Watcher`].
     _end: PipeWriter,
 }
@@ -94,15 +97,14 @@ impl Kernel {
     /// # Errors
     /// When not even the changes of TCP sockets can be followed.
     pub fn start(options: &Options) -> Result<(Self, Watcher, Vec<Missing>), StartError> {
-        let lacked =
-            lacking(&[Capability::Bpf, Capability::Perfmon]).map_err(os("reading capabilities"))?;
-        if !lacked.is_empty() {
-            return Err(StartError::Capabilities(lacked));
+        let host = Host::look().map_err(os("reading capabilities"))?;
+        let lacks = host.lacks();
+        if !lacks.is_empty() {
+            return Err(StartError::Lacks(lacks));
         }
-        if is_older_than(5, 8) {
-            return Err(StartError::TooOld);
+        if host.charges_locked_memory() {
+            allow_locked_memory();
         }
-        allow_locked_memory();
         let types = start::types()?;
         let mut ebpf = load(&types)?;
         let counters = Counters::map(&ebpf).map_err(os("mapping counters"))?;
@@ -117,7 +119,7 @@ impl Kernel {
                 cure,
             },
         )?;
-        let (refused, filtered) = attach_drops(&mut ebpf, &types, &mut missing);
+        let (refused, filtered) = attach_drops(&mut ebpf, &types, &host, &mut missing);
         let connections = note(
             Part::Connections,
             programs::load_walk(&mut ebpf, "seed", &types),
@@ -151,6 +153,7 @@ impl Kernel {
                 udp_listeners,
             },
             misses: Misses::of(&ebpf),
+            needs: host.needs_kept(),
             ebpf,
             counters,
             clock: Arc::clone(&clock),
@@ -211,15 +214,10 @@ impl Kernel {
         lost.events + lost.marks + lost.headers + self.misses.count()
     }
 
-    /// Capabilities that must be kept for as long as this lives. Before Linux 5.19, with
-    /// `kernel.unprivileged_bpf_disabled` set, even changing a map of one's own takes CAP_BPF.
+    /// Capabilities that must be kept for as long as this lives.
     #[must_use]
-    pub fn needs(&self) -> &'static [Capability] {
-        if is_older_than(5, 19) {
-            &[Capability::Bpf]
-        } else {
-            &[]
-        }
+    pub const fn needs(&self) -> &'static [Capability] {
+        self.needs
     }
 }
 

@@ -83,7 +83,8 @@ pub(super) struct Ledger {
     undecided: HashMap<Undecided, u64>,
     /// While a table is being read: what was told meanwhile.
     held: Option<Vec<(Destroyed, SystemTime)>>,
-    closed: VecDeque<Listener>,
+    /// And when.
+    closed: VecDeque<(Listener, SystemTime)>,
     ever_listened: PortSet,
     used: PortSet,
     /// How many tables were booked.
@@ -285,8 +286,8 @@ impl Ledger {
         if self.closed.len() == MOST_CLOSED {
             self.closed.pop_front();
         }
-        self.closed
-            .push_back(known.map_or_else(|| flash(destroyed), |open| open.listener));
+        let listener = known.map_or_else(|| flash(destroyed), |open| open.listener);
+        self.closed.push_back((listener, now));
     }
 
     fn settle_connection(&mut self, connection: Undecided) {
@@ -407,8 +408,8 @@ impl Ledger {
         self.tallies.values().map(|tally| tally.accepted).sum()
     }
 
-    /// The listeners on watched ports that closed since this was last asked.
-    pub(super) fn take_closed(&mut self) -> Vec<Listener> {
+    /// The listeners on watched ports that closed since this was last asked, and when each did.
+    pub(super) fn take_closed(&mut self) -> Vec<(Listener, SystemTime)> {
         std::mem::take(&mut self.closed).into()
     }
 

@@ -17,12 +17,23 @@ use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::param::page_size;
 
 /// The words of a map. `WRITABLE` tells whether the memory may also be written.
 #[derive(Debug)]
 pub(super) struct Mapping<const WRITABLE: bool> {
     start: NonNull<AtomicU64>,
     words: usize,
+    /// In bytes: whole pages.
+    length: usize,
+}
+
+/// How many bytes are mapped for so many words: whole pages of the running machine, which are 4, 16 or 64 KiB. `None` beyond
+/// what can be addressed.
+fn mapped_length(words: usize, page: usize) -> Option<usize> {
+    words
+        .checked_mul(size_of::<u64>())?
+        .checked_next_multiple_of(page)
 }
 
 impl<const WRITABLE: bool> Mapping<WRITABLE> {
@@ -36,20 +47,16 @@ impl<const WRITABLE: bool> Mapping<WRITABLE> {
         } else {
             ProtFlags::READ
         };
+        let length = mapped_length(words, page_size()).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: with a null hint and without MAP_FIXED the kernel chooses addresses that nothing else uses. The
-        // kernel refuses to map beyond the end of a BPF array, so every word is backed by memory while it is mapped.
-        let start = unsafe {
-            mmap(
-                ptr::null_mut(),
-                words * size_of::<u64>(),
-                access,
-                MapFlags::SHARED,
-                map,
-                0,
-            )
-        }?;
+        // kernel refuses to map beyond the last page of a BPF array, so every word is backed by memory while it is mapped.
+        let start = unsafe { mmap(ptr::null_mut(), length, access, MapFlags::SHARED, map, 0) }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, words })
+        Ok(Self {
+            start,
+            words,
+            length,
+        })
     }
 
     /// The value of one word.
@@ -76,7 +83,7 @@ impl<const WRITABLE: bool> Drop for Mapping<WRITABLE> {
     fn drop(&mut self) {
         // SAFETY: the range is what `new` was given, and no reference into it outlives `self`. That the call could fail
         // is ignored: nothing is to be done about it, and the memory then only stays mapped.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.words * size_of::<u64>()) };
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
     }
 }
 
@@ -84,6 +91,7 @@ impl<const WRITABLE: bool> Drop for Mapping<WRITABLE> {
 unsafe impl<const WRITABLE: bool> Send for Mapping<WRITABLE> {}
 // SAFETY: as above; a shared reference gives only atomic loads and stores.
 unsafe impl<const WRITABLE: bool> Sync for Mapping<WRITABLE> {}
+
 /// Gives free memory back to the system. The description of the kernel's types, once read, is some 25 MB in small
 /// pieces, which glibc would keep for good.
 pub(super) fn give_back() {
@@ -96,5 +104,33 @@ pub(super) fn give_back() {
         // SAFETY: declared as in malloc.h; it touches only what the allocator holds free, and takes the allocator's
         // own locks.
         unsafe { malloc_trim(0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// arm64 kernels have pages of 4, 16 or 64 KiB, x86-64 of 4.
+    #[test]
+    fn whole_pages_are_mapped_whatever_their_size() {
+        const KIB: usize = 1024;
+        for (page, three_words, all_ports) in [
+            (4 * KIB, 4 * KIB, 2048 * KIB),
+            (16 * KIB, 16 * KIB, 2048 * KIB),
+            (64 * KIB, 64 * KIB, 2048 * KIB),
+        ] {
+            assert_eq!(mapped_length(3, page), Some(three_words));
+            assert_eq!(mapped_length(2 * 65_536 * 2, page), Some(all_ports));
+            assert_eq!(mapped_length(page / 8 + 1, page), Some(2 * page));
+            assert_eq!(mapped_length(0, page), Some(0));
+            assert_eq!(mapped_length(usize::MAX / 8, page), None);
+            assert_eq!(mapped_length(usize::MAX, page), None);
+        }
+    }
+
+    #[test]
+    fn the_running_machines_pages_are_one_of_those() {
+        assert!([4096, 16_384, 65_536].contains(&page_size()));
     }
 }

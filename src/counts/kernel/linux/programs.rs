@@ -180,21 +180,18 @@ fn refusal(name: &str, error: &ProgramError) -> Refusal {
 /// What helps against an error of bpf(2).
 pub(super) fn cure(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
-        Some(Errno::PERM | Errno::ACCESS) if is_locked_down() => {
-            "the kernel is locked down (/sys/kernel/security/lockdown): boot it with lockdown=integrity or none"
-        }
         Some(Errno::PERM | Errno::ACCESS) => {
             "grant CAP_BPF and CAP_PERFMON in the host's own user namespace, and let no seccomp profile stand in the \
              way of bpf(2)"
         }
         Some(Errno::NOMEM | Errno::NOSPC) => "the host, or the control group, is short of memory",
         Some(Errno::NOSYS) => "the kernel has no bpf(2): it wants CONFIG_BPF_SYSCALL",
+        // Where lockdown forbids a program to read the kernel's memory, the verifier says that there is no such call; and
+        // /sys/kernel/security, where lockdown would be told, may not be in sight.
+        Some(Errno::INVAL) => {
+            "a newer kernel may have what it wants, or this one is locked down for confidentiality; the debug log has the \
+             verifier's words"
+        }
         _ => "a newer kernel may have what it wants; the debug log has the verifier's words",
     }
-}
-
-/// Whether the kernel keeps even root from reading its memory.
-fn is_locked_down() -> bool {
-    fs::read_to_string("/sys/kernel/security/lockdown")
-        .is_ok_and(|modes| modes.contains("[confidentiality]"))
 }

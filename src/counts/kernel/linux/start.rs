@@ -16,22 +16,21 @@ use tracing::debug;
 use super::addresses::Addresses;
 use super::counters::Counters;
 use super::direct;
+use super::host::Host;
 use super::programs::{self, Refusal};
 use crate::counts::kernel::{Missing, Options, Part, StartError};
 
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../darkport.bpf.o");
-
-/// Where the kernel describes its types.
-const TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 const STRANGE_TYPES: &str =
     "report the kernel's version, and use --collector.tier=netlink or polled";
 
 /// The description of the kernel's types. Large: to be dropped once all is attached.
 pub(super) fn types() -> Result<Btf, StartError> {
-    Btf::from_sys_fs().map_err(|error| StartError::Types {
-        path: TYPES,
-        reason: error.to_string(),
+    Btf::from_sys_fs().map_err(|error| StartError::Refused {
+        step: "reading the kernel's types in /sys/kernel/btf/vmlinux",
+        why: chain(&error),
+        cure: STRANGE_TYPES.to_owned(),
     })
 }
 
@@ -77,29 +76,28 @@ pub(super) fn attach_tap(ebpf: &mut Ebpf, types: &Btf, options: &Options) -> Res
 pub(super) fn attach_drops(
     ebpf: &mut Ebpf,
     types: &Btf,
+    host: &Host,
     missing: &mut Vec<Missing>,
 ) -> (bool, bool) {
-    const CURE: &str =
-        "Linux 5.17 gives reasons for dropped packets, 5.18 for those a firewall dropped";
     let refused = note(
         Part::Refused,
         programs::trace(ebpf, "dropped", "kfree_skb", types).map_err(|refusal| Refusal {
-            cure: if is_older_than(5, 17) {
-                CURE.to_owned()
-            } else {
+            cure: if host.has_drop_reasons() {
                 refusal.cure
+            } else {
+                Host::DROPS_CURE.to_owned()
             },
             ..refusal
         }),
         missing,
     )
     .is_some();
-    let filtered = refused && !is_older_than(5, 18);
+    let filtered = refused && host.tells_filtered();
     if refused && !filtered {
         missing.push(Missing {
             part: Part::Filtered,
             why: "this kernel does not say when a firewall drops a packet".to_owned(),
-            cure: CURE.to_owned(),
+            cure: Host::DROPS_CURE.to_owned(),
         });
     }
     (refused, filtered)
@@ -170,29 +168,14 @@ fn own_netns() -> io::Result<u32> {
     u32::try_from(inode).map_err(io::Error::other)
 }
 
-/// Before Linux 5.11 maps count as locked memory, of which little is allowed.
+/// Lets maps be as large as they are where they count as locked memory.
 pub(super) fn allow_locked_memory() {
-    if is_older_than(5, 11) {
-        let unlimited = Rlimit {
-            current: None,
-            maximum: None,
-        };
-        if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
-            debug!(%error, "the limit of locked memory could not be raised");
-        }
-    }
-}
-
-/// Whether the running kernel's version is below this one. A version that cannot be read is taken to be new.
-pub(super) fn is_older_than(major: u32, minor: u32) -> bool {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|number| number.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(running), Some(patch)) => (running, patch) < (major, minor),
-        _ => false,
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        debug!(%error, "the limit of locked memory could not be raised");
     }
 }
 

@@ -244,8 +244,12 @@ fn a_listener_counts_once_whether_a_table_or_its_end_shows_it_first() {
         assert_eq!(opened(&ledger, port), 2);
         assert_eq!(ledger.counts(port).opened_at, Some(at(3)));
         let closed = ledger.take_closed();
-        assert_eq!(closed[0], listener(port, 1));
-        assert_eq!((closed[1].cookie, closed[1].inode), (cookie(2), None));
+        assert_eq!(closed[0], (listener(port, 1), at(2)));
+        let (flash, closed_at) = &closed[1];
+        assert_eq!(
+            (flash.cookie, flash.inode, *closed_at),
+            (cookie(2), None, at(3))
+        );
     }
 }
 

@@ -1,0 +1,238 @@
+//! Asking the exporter that runs: one request in plain HTTP, bounded in time and size.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{HOST, USER_AGENT};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::told::Told;
+use crate::build_info;
+
+/// How long the whole of it may take. The exporter takes a sample for the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest answer that is read. One that tells of 16,384 events has some five million bytes.
+const LONGEST: usize = 64 << 20;
+
+/// What of a refusal is shown.
+const SHOWN: usize = 300;
+
+/// Where an exporter answers: `http://HOST[:PORT][/PREFIX]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExporterUrl {
+    host: String,
+    port: u16,
+    /// Begins with `/` if it is not empty, and does not end with it.
+    prefix: String,
+}
+
+/// A URL under which no exporter can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Not a URL with a host.
+    #[error("write it as http://localhost:10561")]
+    Malformed,
+    /// HTTPS.
+    #[error(
+        "lookup asks in plain HTTP and cannot check a certificate: ask an exporter without TLS, or look at its /map"
+    )]
+    Tls,
+    /// A name and a password in the URL.
+    #[error("credentials in a command line can be read by every user: lookup takes none")]
+    Credentials,
+}
+
+impl FromStr for ExporterUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let uri: Uri = text.parse().map_err(|_| UrlError::Malformed)?;
+        let authority = uri.authority().ok_or(UrlError::Malformed)?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(UrlError::Tls),
+            _ => return Err(UrlError::Malformed),
+        }
+        if authority.as_str().contains('@') {
+            return Err(UrlError::Credentials);
+        }
+        if authority.host().is_empty() || uri.query().is_some() {
+            return Err(UrlError::Malformed);
+        }
+        Ok(Self {
+            host: authority.host().to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for ExporterUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, prefix } = self;
+        write!(f, "http://{host}:{port}{prefix}/")
+    }
+}
+
+/// Why the exporter told nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody is there.
+    #[error("no exporter answers at {url}: {source}")]
+    Absent {
+        /// Where it was asked.
+        url: ExporterUrl,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("{url} does not answer within {} s", PATIENCE.as_secs())]
+    Late {
+        /// Where it was asked.
+        url: ExporterUrl,
+    },
+    /// It wants to know who asks.
+    #[error(
+        "{0} asks for a name and a password (basic_auth_users in its --web.config.file), of which lookup has none: look at \
+         its /map in a browser"
+    )]
+    Guarded(ExporterUrl),
+    /// Another answer than was hoped for.
+    #[error("{url} answers {status}: {text:?}")]
+    Refused {
+        /// Where it was asked.
+        url: ExporterUrl,
+        /// The status.
+        status: StatusCode,
+        /// The beginning of what it said.
+        text: String,
+    },
+    /// What answers does not speak HTTP, or not to its end.
+    #[error("{url} does not answer in plain HTTP: {why}")]
+    Garbled {
+        /// Where it was asked.
+        url: ExporterUrl,
+        /// What was wrong.
+        why: String,
+    },
+    /// What answers is no exporter of this kind.
+    #[error("{url} is not a darkport_exporter: {source}")]
+    Other {
+        /// Where it was asked.
+        url: ExporterUrl,
+        /// What was wrong.
+        source: serde_json::Error,
+    },
+}
+
+/// What the exporter tells of its ports. Blocks; not to be called in a runtime.
+///
+/// # Errors
+/// When it is not there, or does not tell.
+pub fn ask(url: &ExporterUrl) -> Result<Told, Error> {
+    let absent = |source| Error::Absent {
+        url: url.clone(),
+        source,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(absent)?;
+    let asked = runtime.block_on(async { timeout(PATIENCE, request(url)).await });
+    // A resolver that hangs is not waited for.
+    runtime.shutdown_background();
+    let (status, body) = asked.map_err(|_| Error::Late { url: url.clone() })??;
+    match status {
+        StatusCode::OK => serde_json::from_slice(&body).map_err(|source| Error::Other {
+            url: url.clone(),
+            source,
+        }),
+        StatusCode::UNAUTHORIZED => Err(Error::Guarded(url.clone())),
+        status => Err(Error::Refused {
+            url: url.clone(),
+            status,
+            text: beginning(&body),
+        }),
+    }
+}
+
+async fn request(url: &ExporterUrl) -> Result<(StatusCode, Bytes), Error> {
+    let garbled = |error: &dyn std::error::Error| Error::Garbled {
+        url: url.clone(),
+        why: crate::log::Chain(error).to_string(),
+    };
+    let host = url.host.trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((host, url.port))
+        .await
+        .map_err(|source| Error::Absent {
+            url: url.clone(),
+            source,
+        })?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| garbled(&error))?;
+    // Ends with the runtime, at the latest.
+    tokio::spawn(connection);
+    let request = Request::get(format!("{}/api/v1/ports", url.prefix))
+        .header(HOST, format!("{}:{}", url.host, url.port))
+        .header(
+            USER_AGENT,
+            format!("darkport_exporter/{}", build_info::VERSION),
+        )
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| garbled(&error))?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| garbled(&error))?;
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, LONGEST)
+        .collect()
+        .await
+        .map_err(|error| garbled(&*error))?;
+    Ok((head.status, body.to_bytes()))
+}
+
+fn beginning(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]);
+    text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_as_people_write_them() {
+        for (text, shown) in [
+            ("http://127.0.0.1:10561", "http://127.0.0.1:10561/"),
+            ("http://localhost:10561/", "http://localhost:10561/"),
+            ("http://[::1]:10561/", "http://[::1]:10561/"),
+            (
+                "http://example.org/darkport/",
+                "http://example.org:80/darkport/",
+            ),
+        ] {
+            assert_eq!(text.parse::<ExporterUrl>().unwrap().to_string(), shown);
+        }
+        for (text, error) in [
+            ("https://localhost:10561", UrlError::Tls),
+            ("http://a:b@localhost", UrlError::Credentials),
+            ("localhost:10561", UrlError::Malformed),
+            ("ftp://localhost", UrlError::Malformed),
+            ("http://localhost?x", UrlError::Malformed),
+            ("", UrlError::Malformed),
+        ] {
+            assert_eq!(text.parse::<ExporterUrl>(), Err(error), "{text}");
+        }
+    }
+}
