@@ -1,7 +1,7 @@
 //! Loading and attaching the programs, and saying in words what a host lacks for one.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSock, Iter, Program, ProgramError};
@@ -116,10 +116,22 @@ pub(super) fn walk(ebpf: &mut Ebpf, name: &str) -> Result<(), Refusal> {
         .and_then(|link| program.take_link(link))
         .map_err(|error| refusal(name, &error))?;
     let mut file = link.into_file().map_err(|error| failed(&error))?;
-    // The program writes nothing; reading to the end is what makes it run.
-    io::copy(&mut file, &mut io::sink())
-        .map(drop)
-        .map_err(|error| failed(&error))
+    to_the_end(&mut file).map_err(|error| failed(&error))
+}
+
+/// Reads to the end, which is what makes the walk run: it writes nothing. After a million sockets without a byte the kernel
+/// says to try again (EAGAIN), and goes on where it was.
+fn to_the_end(file: &mut impl Read) -> io::Result<()> {
+    let mut buffer = [0; 64];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The verifier gives up when a signal comes, and says to try again.
@@ -193,5 +205,29 @@ pub(super) fn cure(error: &io::Error) -> &'static str {
              verifier's words"
         }
         _ => "a newer kernel may have what it wants; the debug log has the verifier's words",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers as a kernel would that walks over millions of sockets.
+    struct Walk(Vec<io::Result<usize>>);
+
+    impl Read for Walk {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.0.remove(0)
+        }
+    }
+
+    #[test]
+    fn a_walk_goes_on_where_the_kernel_paused() {
+        let pause = || Err(ErrorKind::WouldBlock.into());
+        let mut walk = Walk(vec![pause(), pause(), Ok(0), pause()]);
+        to_the_end(&mut walk).unwrap();
+        assert_eq!(walk.0.len(), 1, "read until the end, and no further");
+        let mut broken = Walk(vec![pause(), Err(ErrorKind::PermissionDenied.into())]);
+        assert!(to_the_end(&mut broken).is_err());
     }
 }
