@@ -299,12 +299,20 @@ _darkport_exporter() {
             return 0
             ;;
         darkport_exporter__subcmd__lookup)
-            opts="-h --config.file --collector.sockets --path.procfs --web.listen-address --web.config.file --log.level --log.format --help"
+            opts="-h --exporter.url --output --config.file --collector.sockets --path.procfs --web.listen-address --web.config.file --log.level --log.format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --exporter.url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
                 --config.file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -54,11 +54,14 @@ complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -l web
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -l web.enable-lifecycle -d 'Let POST /-/reload load the configuration anew, as SIGHUP does'
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -s V -l version -d 'Print version and build, and end'
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -s h -l help -d 'Print help'
-complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "lookup" -d 'Say what the registry knows of each port, in which range it lies, and what listens there now'
+complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "lookup" -d 'Say what the registry knows of each port, in which range it lies, what listens there now, and what an exporter that runs on this host saw there last'
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "dashboards" -d 'Write the bundled Grafana dashboards, Prometheus rules and provisioning files into a directory'
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "probe" -d 'Say what ports of a host answer over the network: the outside view'
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "healthcheck" -d 'Ask the exporter that runs here whether it is healthy: status 0 if it is, else 1. For a container\'s health check. It is asked at --web.listen-address, and over TLS where --web.config.file says so'
 complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l exporter.url -d 'The exporter that is asked what it saw last, in plain HTTP; if none answers, lookup tells what it sees itself. Empty: none is asked' -r
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l output -d 'The form of the answer, on standard output' -r -f -a "table\t''
+json\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l config.file -d 'Watch set and limits (YAML). Without it the embedded default is used, which --config.default prints' -r -F
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (works everywhere) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
 netlink\t''
@@ -132,7 +135,7 @@ error\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l log.format -d 'The form of a log line, on stderr' -r -f -a "logfmt\t''
 json\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -s h -l help -d 'Print help'
-complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "lookup" -d 'Say what the registry knows of each port, in which range it lies, and what listens there now'
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "lookup" -d 'Say what the registry knows of each port, in which range it lies, what listens there now, and what an exporter that runs on this host saw there last'
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "dashboards" -d 'Write the bundled Grafana dashboards, Prometheus rules and provisioning files into a directory'
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "probe" -d 'Say what ports of a host answer over the network: the outside view'
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand help; and not __fish_seen_subcommand_from lookup dashboards probe healthcheck help" -f -a "healthcheck" -d 'Ask the exporter that runs here whether it is healthy: status 0 if it is, else 1. For a container\'s health check. It is asked at --web.listen-address, and over TLS where --web.config.file says so'
