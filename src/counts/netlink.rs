@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::setpriority_process;
 
@@ -55,6 +55,12 @@ const MOST_BATCHES: usize = 8;
 /// How long the reader lets messages gather once there is one, where buffers allow it: a thread that wakes for each of
 /// thousands takes several times the processor time.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// How long the reader rests after a failure.
+const RETRY: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// The reader's niceness where it may choose: it has little to do, and what it does late is lost.
 const NICENESS: i32 = -10;
@@ -134,6 +140,7 @@ impl Netlink {
                 subscriptions,
                 lost: 0,
                 inbox: Vec::new(),
+                is_failing: false,
             }),
         });
         let (stopped, stop) = io::pipe().map_err(|source| Error::Os {
@@ -204,12 +211,15 @@ impl Netlink {
         self.shared.books().ledger.counts(port)
     }
 
-    /// Whether the reader's thread is at work. Without it, what waits is read at each table only.
+    /// Whether what the kernel tells can be read: the reader's thread is at work, and neither it nor the last table has met
+    /// an error. A thread that has tries again each second; until then, what waits is read at each table only.
     #[must_use]
     pub fn is_reading(&self) -> bool {
-        self.reader
+        let is_at_work = self
+            .reader
             .as_ref()
-            .is_some_and(|reader| !reader.is_finished())
+            .is_some_and(|reader| !reader.is_finished());
+        is_at_work && !self.shared.books().is_failing
     }
 
     /// Connections accepted since start on every port that is or was watched.
@@ -286,8 +296,12 @@ impl Shared {
 
     /// Reads until the other end of the pipe is closed. Sleeps while nothing watched is destroyed.
     fn read_until(&self, stopped: &PipeReader) {
-        if let Err(error) = self.try_read_until(stopped) {
-            tracing::error!(%error, "the netlink reader stops: what waits is read at each scrape only");
+        while let Err(error) = self.try_read_until(stopped) {
+            self.books().note_failure(&error);
+            let mut stop = [PollFd::new(stopped, PollFlags::IN)];
+            if poll(&mut stop, Some(&RETRY)).is_ok_and(|ready| ready > 0) {
+                return;
+            }
         }
     }
 
@@ -335,6 +349,8 @@ struct Books {
     lost: u64,
     /// Taken from a socket and not yet booked; empty between steps.
     inbox: Vec<Destroyed>,
+    /// Whether a socket could not be read when it was last tried.
+    is_failing: bool,
 }
 
 impl Books {
@@ -353,17 +369,35 @@ impl Books {
 
     /// Books everything that waits.
     fn catch_up(&mut self, now: SystemTime) {
+        let mut failure = None;
         for index in 0..self.subscriptions.len() {
             for _ in 0..MOST_BATCHES {
                 match self.drain(index, now) {
                     Ok(Waiting::Maybe) => {}
                     Ok(Waiting::Nothing) => break,
                     Err(error) => {
-                        tracing::error!(%error, "a netlink socket cannot be read");
+                        failure = Some(error);
                         break;
                     }
                 }
             }
+        }
+        match failure {
+            Some(error) => self.note_failure(&error),
+            None if std::mem::take(&mut self.is_failing) => {
+                tracing::info!("the netlink sockets can be read again");
+            }
+            None => {}
+        }
+    }
+
+    /// Tells of the first failure of several.
+    fn note_failure(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::error!(
+                %error,
+                "a netlink socket cannot be read: what it tells waits in the kernel, and is lost if it waits for long"
+            );
         }
     }
 

@@ -16,13 +16,16 @@ const MOST_WAITING: Waiting = Waiting {
     bytes: 64 << 20,
 };
 
-/// Half the descriptors the process may open, [`MOST`] at most: the readers need some too.
+/// Half the descriptors the process may open, and three quarters of those that it has not opened yet, [`MOST`] at most: the
+/// readers need some too. A tier may hold many, and where connections are accepted until none is left, each waits.
 pub(super) fn room() -> usize {
     #[cfg(target_os = "linux")]
     {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let half = limit.map_or(MOST, |limit| usize::try_from(limit / 2).unwrap_or(MOST));
-        half.clamp(1, MOST)
+        let limit = limit.map_or(usize::MAX, |limit| limit.try_into().unwrap_or(usize::MAX));
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let free = limit.saturating_sub(open);
+        (limit / 2).min(free - free / 4).clamp(1, MOST)
     }
     #[cfg(not(target_os = "linux"))]
     MOST

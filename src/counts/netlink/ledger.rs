@@ -322,8 +322,8 @@ impl Ledger {
 
     fn count_opened(&mut self, port: Port, now: SystemTime) {
         if self.count(port, 1, |tally| &mut tally.opened) {
-            let tally = self.tallies.entry(port).or_default();
-            tally.opened_at = tally.opened_at.max(Some(now));
+            // The newest is the last one booked, whatever the clock showed before: it may have been set back since.
+            self.tallies.entry(port).or_default().opened_at = Some(now);
         }
     }
 

@@ -253,6 +253,16 @@ fn a_listener_counts_once_whether_a_table_or_its_end_shows_it_first() {
     }
 }
 
+/// The time of an opening stood still in the future until the clock, once set back, had come there again.
+#[test]
+fn the_newest_listener_is_told_by_the_clock_as_it_was_set_then() {
+    let port = Port::tcp(SILENT);
+    let mut ledger = watching(&[SILENT], &SocketTable::default());
+    ledger.book(end(port, 1, Was::Listener), at(90_000));
+    ledger.book(end(port, 2, Was::Listener), at(3600));
+    assert_eq!(ledger.counts(port).opened_at, Some(at(3600)));
+}
+
 #[test]
 fn ports_used_are_watched_ones_with_something_on_them() {
     let present = table(
