@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use group::Group;
+use support::namespace::Namespace;
 use support::{Exporter, Running, Scrape, run, wait_for};
 
 /// What every listener begins with: it listens, says its process id, and waits to be ended.
@@ -205,18 +206,9 @@ fn a_systemd_unit_and_a_docker_container() {
 #[test]
 #[ignore = "needs root, ip and a network namespace of its own"]
 fn two_other_network_namespaces() {
-    struct Netns(&'static str);
-    impl Drop for Netns {
-        fn drop(&mut self) {
-            run("ip", &["netns", "delete", self.0]);
-        }
-    }
     let (mut exporter, _folder) = exporter("[]", "namespaces: all\n");
-    let names = ["darkport-test-a", "darkport-test-b"];
-    let _netns = names.map(|name| {
-        run("ip", &["netns", "add", name]);
-        Netns(name)
-    });
+    let namespaces = ["a", "b"].map(Namespace::new);
+    let names = namespaces.each_ref().map(|made| made.name.as_str());
     let _listening = names.map(|name| {
         let wrapper = ["ip", "netns", "exec", name];
         Listening::start(

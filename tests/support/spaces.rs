@@ -5,50 +5,35 @@
     reason = "a test's helpers are tests too"
 )]
 
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd as _;
-use std::path::Path;
-use std::process::{self, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
+use std::process::{Command, Output, Stdio};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use super::{DEADLINE, Running, Scrape, program, run, wait_for};
+use super::namespace::Namespace;
+use super::{DEADLINE, Running, Scrape, program, wait_for};
 
-/// A network namespace with a name, gone at the end.
+/// A network namespace as the host of a test.
 #[derive(Debug)]
-pub struct Space(String);
+pub struct Space(Namespace);
 
 impl Space {
     pub fn add(role: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let space = Self(format!("dp-{}-{count}-{role}", process::id()));
-        run("ip", &["netns", "add", &space.0]);
-        space.ip("link set lo up");
-        space
+        Self(Namespace::new(role))
     }
 
     pub fn ip(&self, arguments: &str) {
-        let mut all = vec!["-n", &self.0];
-        all.extend(arguments.split(' '));
-        run("ip", &all);
+        self.0.run(&format!("ip {arguments}"));
     }
 
     /// Joins two of them by a cable, `v0` at either end.
     pub fn connect(&self, ours: &str, other: &Self, theirs: &str) {
         let name = format!("v{}", ours.trim_start_matches('v'));
-        run(
-            "ip",
-            &[
-                "-n", &self.0, "link", "add", &name, "type", "veth", "peer", "name", theirs,
-                "netns", &other.0,
-            ],
-        );
+        self.ip(&format!(
+            "link add {name} type veth peer name {theirs} netns {}",
+            other.0.name
+        ));
         self.ip(&format!("link set {name} up"));
         other.ip(&format!("link set {theirs} up"));
     }
@@ -60,7 +45,7 @@ impl Space {
 
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0]).arg(program);
+        command.args(["netns", "exec", &self.0.name]).arg(program);
         command
     }
 
@@ -80,13 +65,8 @@ impl Space {
     }
 
     /// Does something in there, from a thread of its own.
-    pub fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = File::open(Path::new("/run/netns").join(&self.0)).unwrap();
-        let there = move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            work()
-        };
-        thread::spawn(there).join().unwrap()
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.0.within(work)
     }
 
     pub fn listen(&self, address: &str) -> TcpListener {
@@ -112,14 +92,6 @@ impl Space {
         let json = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {errors}"));
         (json, output)
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "delete", &self.0])
-            .status();
     }
 }
 
