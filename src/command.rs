@@ -16,6 +16,8 @@ use crate::counts::Tier;
 use crate::dashboards;
 use crate::exporter::Exporter;
 use crate::log::{self, Chain};
+#[cfg(target_os = "linux")]
+use crate::memory;
 use crate::owners::Owners;
 use crate::port::Port;
 use crate::probe::{self, Module, Prober};
@@ -269,6 +271,8 @@ fn check_health(args: &Args, urls: &[Url], timeout: Duration) -> Result<ExitCode
 /// Serves until a signal asks for the end. What needs privilege is done first, then privileges are given up, then other
 /// threads are started; those that there are by then, the log's and the readers', give up theirs themselves.
 fn serve(args: &Args) -> Result<(), Error> {
+    #[cfg(target_os = "linux")]
+    memory::share_one_heap();
     // Before the log, which has a thread: this changes the environment.
     let activated = args.web.systemd_socket.then(web::activated);
     let _log = log::init(args.log.level, args.log.format)?;

@@ -67,7 +67,7 @@
 //! 5. A reader that fails costs its own series, never the scrape. A short socket table is an error, not silence: every
 //!    table is held against the exporter's own listening sockets.
 //! 6. Cost follows what is watched, not how busy the host is.
-//! 7. `unsafe` is forbidden but in the one module that has to map the kernel's memory.
+//! 7. `unsafe` is forbidden but in `memory`, which maps the kernel's counters and speaks with the allocator.
 
 // A panic on anything from outside is a defect, so the ways to one are named.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
@@ -89,6 +89,8 @@ pub mod fuzzing;
 pub mod healthcheck;
 pub mod log;
 pub mod lookup;
+#[cfg(target_os = "linux")]
+mod memory;
 pub mod metrics;
 pub mod namespaces;
 pub mod outside;

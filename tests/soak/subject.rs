@@ -78,10 +78,7 @@ impl Subject {
             .arg(format!("--collector.tier={tier}"))
             .arg(format!("--web.listen-address=127.0.0.1:{}", port.number))
             .arg(format!("--config.file={}", file.display()))
-            .arg("--web.enable-lifecycle")
-            // glibc gives threads heaps of their own, each with room left in it: then memory grows with every thread that
-            // the pool adds, and what is kept by mistake is hard to tell from what is kept on purpose.
-            .env("MALLOC_ARENA_MAX", "1");
+            .arg("--web.enable-lifecycle");
         let exporter = Exporter::listening(command);
         let subject = Self {
             tier,

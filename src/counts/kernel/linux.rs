@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 
 use super::{Error, ListenerEvent, Missing, Options, Part, Space, StartError};
 use crate::counts::{PortCounts, SpaceCounts};
+use crate::memory;
 use crate::port::{Port, PortSet, Protocol};
 use crate::privileges::Capability;
 
@@ -44,7 +45,6 @@ mod counters;
 mod direct;
 mod host;
 mod listeners;
-mod memory;
 mod misses;
 mod programs;
 mod start;

@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use aya::Ebpf;
 use aya::maps::Map;
 
-use super::memory::Mapping;
 use crate::counts::kernel::space;
+use crate::memory::Mapping;
 use crate::port::{Block, NUMBERS, Port, PortSet, Protocol};
 
 /// 64-bit words of `struct arrival`, and where its fields lie.

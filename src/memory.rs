@@ -1,4 +1,4 @@
-//! Memory: counters of a BPF array, mapped into this process, and giving back what is free. The only module of the crate
+//! Memory: counters of a BPF array, mapped into this process, and what the allocator keeps. The only module of the crate
 //! with `unsafe` in it.
 //!
 //! The kernel's programs add to the counters while they are read here. Every counter is one aligned 64-bit word and is
@@ -21,7 +21,7 @@ use rustix::param::page_size;
 
 /// The words of a map. `WRITABLE` tells whether the memory may also be written.
 #[derive(Debug)]
-pub(super) struct Mapping<const WRITABLE: bool> {
+pub(crate) struct Mapping<const WRITABLE: bool> {
     start: NonNull<AtomicU64>,
     words: usize,
     /// In bytes: whole pages.
@@ -41,7 +41,7 @@ impl<const WRITABLE: bool> Mapping<WRITABLE> {
     ///
     /// # Errors
     /// When the kernel refuses, also because the array is shorter.
-    pub(super) fn new(map: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+    pub(crate) fn new(map: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
         let access = if WRITABLE {
             ProtFlags::READ | ProtFlags::WRITE
         } else {
@@ -60,7 +60,7 @@ impl<const WRITABLE: bool> Mapping<WRITABLE> {
     }
 
     /// The value of one word.
-    pub(super) fn load(&self, word: usize) -> u64 {
+    pub(crate) fn load(&self, word: usize) -> u64 {
         self.words()[word].load(Ordering::Acquire)
     }
 
@@ -74,7 +74,7 @@ impl<const WRITABLE: bool> Mapping<WRITABLE> {
 
 impl Mapping<true> {
     /// Sets one word.
-    pub(super) fn store(&self, word: usize, value: u64) {
+    pub(crate) fn store(&self, word: usize, value: u64) {
         self.words()[word].store(value, Ordering::Release);
     }
 }
@@ -92,9 +92,31 @@ unsafe impl<const WRITABLE: bool> Send for Mapping<WRITABLE> {}
 // SAFETY: as above; a shared reference gives only atomic loads and stores.
 unsafe impl<const WRITABLE: bool> Sync for Mapping<WRITABLE> {}
 
+/// Makes all threads share one heap. glibc gives a thread a heap of its own when others are in use, up to eight for each
+/// processor, and what is free in one is of no use to another: the more threads a pool has had, the more memory stays. To
+/// be called before there are threads. A setting of the user's own, `MALLOC_ARENA_MAX`, stands.
+pub(crate) fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    {
+        use std::ffi::c_int;
+
+        /// From glibc's malloc.h.
+        const M_ARENA_MAX: c_int = -8;
+        unsafe extern "C" {
+            /// mallopt(3); 0 on error.
+            fn mallopt(param: c_int, value: c_int) -> c_int;
+        }
+        if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+            // SAFETY: declared as in malloc.h; it sets a number under the allocator's own lock. That it could fail is ignored:
+            // the heaps are then as many as glibc makes.
+            unsafe { mallopt(M_ARENA_MAX, 1) };
+        }
+    }
+}
+
 /// Gives free memory back to the system. The description of the kernel's types, once read, is some 25 MB in small
 /// pieces, which glibc would keep for good.
-pub(super) fn give_back() {
+pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
     {
         unsafe extern "C" {
