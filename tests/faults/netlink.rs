@@ -109,6 +109,8 @@ fn without_ipv6_it_listens_and_counts_on_ipv4() {
         command.arg("--web.listen-address=:19101");
         let mut exporter = crate::support::Exporter::listening(command);
         exporter.logged(&["msg=listening", "address=0.0.0.0:19101"]);
+        // What the first table shows was there before.
+        exporter.scrape();
         let _lit = TcpListener::bind((Ipv4Addr::LOCALHOST, LIT.number)).unwrap();
         let scrape = wait_for_opened(&exporter, LIT, 1.0);
         assert_eq!(scrape.of_port("darkport_listening", LIT), Some(1.0));
