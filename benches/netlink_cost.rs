@@ -6,6 +6,9 @@
 //! unshare -rn sh -c 'ip link set lo up; exec target/release/deps/netlink_cost-*'
 //! ```
 //!
+//! The kernel makes a message as soon as anybody listens for it, in whichever network namespace: with another exporter of this
+//! tier anywhere on the machine, both sides of the comparison pay, and the ratio says nothing.
+//!
 //! Prints, for each size of buffer, the medians, their ratio, what a closed socket costs more, and how long the reader
 //! itself ran.
 
