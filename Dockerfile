@@ -3,14 +3,14 @@
 #   docker build --tag darkport_exporter .
 #   docker run --network host --pid host … darkport_exporter      README.md has the lines, with and without the kernel tier
 
-FROM rust:1.95-bookworm AS build
+FROM rust:1.95-bookworm AS dependencies
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends libcap2-bin >/dev/null
 WORKDIR /src
 # Static: what needs nothing at run time can start from nothing. Names of hosts are found in /etc/hosts and by DNS, as
 # /etc/resolv.conf has it; a container's runtime provides both. Users' names come from the password file, read directly.
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 
-# The dependencies, in a layer of their own that lasts until Cargo.toml or Cargo.lock change. Of the package itself only the
+# The dependencies, in a stage of their own that lasts until Cargo.toml or Cargo.lock change. Of the package itself only the
 # manifest is there, without its benches, and what was built of the stand-in is thrown away.
 COPY Cargo.toml Cargo.lock ./
 RUN target=$(rustc --print host-tuple) \
@@ -19,6 +19,7 @@ RUN target=$(rustc --print host-tuple) \
  && cargo build --release --locked --target "$target" \
  && cargo clean --release --locked --target "$target" --package darkport_exporter
 
+FROM dependencies AS build
 # What --version tells; a build outside a checkout knows neither by itself.
 ARG REVISION=
 ARG BRANCH=
