@@ -87,7 +87,7 @@ fn the_dockerfile_says_what_the_package_says() {
     has(&format!("ARG VERSION={}", env!("CARGO_PKG_VERSION")));
     has(&format!("EXPOSE {}", default_port()));
     has(&format!(
-        "FROM rust:{}-bookworm AS build",
+        "FROM rust:{}-bookworm AS dependencies",
         env!("CARGO_PKG_RUST_VERSION")
     ));
     // The whole set, and none of them in effect.
