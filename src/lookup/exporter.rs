@@ -5,17 +5,9 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{HOST, USER_AGENT};
-use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
 use super::told::Told;
-use crate::build_info;
+use crate::client::{self, Limits, Reply, Scheme, Url};
+use crate::log::Chain;
 
 /// How long the whole of it may take. The exporter takes a sample for the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,14 +18,9 @@ const LONGEST: usize = 64 << 20;
 /// What of a refusal is shown.
 const SHOWN: usize = 300;
 
-/// Where an exporter answers: `http://HOST[:PORT][/PREFIX]`.
+/// Where an exporter answers: `http://HOST[:PORT][/PREFIX]`. The path ends with `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExporterUrl {
-    host: String,
-    port: u16,
-    /// Begins with `/` if it is not empty, and does not end with it.
-    prefix: String,
-}
+pub struct ExporterUrl(Url);
 
 /// A URL under which no exporter can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,31 +42,25 @@ impl FromStr for ExporterUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let uri: Uri = text.parse().map_err(|_| UrlError::Malformed)?;
-        let authority = uri.authority().ok_or(UrlError::Malformed)?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(UrlError::Tls),
-            _ => return Err(UrlError::Malformed),
-        }
-        if authority.as_str().contains('@') {
+        let authority = text.split('/').nth(2).unwrap_or_default();
+        if authority.contains('@') {
             return Err(UrlError::Credentials);
         }
-        if authority.host().is_empty() || uri.query().is_some() {
+        let mut url: Url = text.parse().map_err(|_| UrlError::Malformed)?;
+        if url.scheme == Scheme::Https {
+            return Err(UrlError::Tls);
+        }
+        if url.path.contains('?') {
             return Err(UrlError::Malformed);
         }
-        Ok(Self {
-            host: authority.host().to_owned(),
-            port: authority.port_u16().unwrap_or(80),
-            prefix: uri.path().trim_end_matches('/').to_owned(),
-        })
+        url.path = format!("{}/", url.path.trim_end_matches('/'));
+        Ok(Self(url))
     }
 }
 
 impl fmt::Display for ExporterUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, prefix } = self;
-        write!(f, "http://{host}:{port}{prefix}/")
+        self.0.fmt(f)
     }
 }
 
@@ -112,7 +93,7 @@ pub enum Error {
         /// Where it was asked.
         url: ExporterUrl,
         /// The status.
-        status: StatusCode,
+        status: u16,
         /// The beginning of what it said.
         text: String,
     },
@@ -147,59 +128,35 @@ pub fn ask(url: &ExporterUrl) -> Result<Told, Error> {
         .enable_all()
         .build()
         .map_err(absent)?;
-    let asked = runtime.block_on(async { timeout(PATIENCE, request(url)).await });
+    let mut of_ports = url.0.clone();
+    of_ports.path.push_str("api/v1/ports");
+    let limits = Limits {
+        time: PATIENCE,
+        bytes: LONGEST,
+    };
+    let asked = runtime.block_on(client::get(&of_ports, limits));
     // A resolver that hangs is not waited for.
     runtime.shutdown_background();
-    let (status, body) = asked.map_err(|_| Error::Late { url: url.clone() })??;
+    let Reply { status, body } = asked.map_err(|error| match error {
+        client::Error::Connect { source, .. } => absent(source),
+        client::Error::Late { .. } => Error::Late { url: url.clone() },
+        error => Error::Garbled {
+            url: url.clone(),
+            why: Chain(&error).to_string(),
+        },
+    })?;
     match status {
-        StatusCode::OK => serde_json::from_slice(&body).map_err(|source| Error::Other {
+        200 => serde_json::from_slice(&body).map_err(|source| Error::Other {
             url: url.clone(),
             source,
         }),
-        StatusCode::UNAUTHORIZED => Err(Error::Guarded(url.clone())),
+        401 => Err(Error::Guarded(url.clone())),
         status => Err(Error::Refused {
             url: url.clone(),
             status,
             text: beginning(&body),
         }),
     }
-}
-
-async fn request(url: &ExporterUrl) -> Result<(StatusCode, Bytes), Error> {
-    let garbled = |error: &dyn std::error::Error| Error::Garbled {
-        url: url.clone(),
-        why: crate::log::Chain(error).to_string(),
-    };
-    let host = url.host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, url.port))
-        .await
-        .map_err(|source| Error::Absent {
-            url: url.clone(),
-            source,
-        })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| garbled(&error))?;
-    // Ends with the runtime, at the latest.
-    tokio::spawn(connection);
-    let request = Request::get(format!("{}/api/v1/ports", url.prefix))
-        .header(HOST, format!("{}:{}", url.host, url.port))
-        .header(
-            USER_AGENT,
-            format!("darkport_exporter/{}", build_info::VERSION),
-        )
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| garbled(&error))?;
-    let answer = sender
-        .send_request(request)
-        .await
-        .map_err(|error| garbled(&error))?;
-    let (head, body) = answer.into_parts();
-    let body = Limited::new(body, LONGEST)
-        .collect()
-        .await
-        .map_err(|error| garbled(&*error))?;
-    Ok((head.status, body.to_bytes()))
 }
 
 fn beginning(body: &[u8]) -> String {
@@ -230,6 +187,7 @@ mod tests {
             ("localhost:10561", UrlError::Malformed),
             ("ftp://localhost", UrlError::Malformed),
             ("http://localhost?x", UrlError::Malformed),
+            ("http://localhost:65536", UrlError::Malformed),
             ("", UrlError::Malformed),
         ] {
             assert_eq!(text.parse::<ExporterUrl>(), Err(error), "{text}");
