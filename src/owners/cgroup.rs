@@ -2,8 +2,21 @@
 //!
 //! Pure functions over what `/proc/PID/cgroup` holds (cgroups(7)); no input or output. The path is data from outside:
 //! whoever may create a control group chooses its name, so of everything nested the *outermost* name is taken, the one
-//! the host's own manager gave. A service cannot pass for `sshd.service` by making a group of that name below its own,
-//! and neither can a container.
+//! the host's own manager gave. A service cannot pass for `sshd.service`, or for a container, by making a group of such a
+//! name below its own, and neither can a container; what a user's own manager runs bears the manager's name in front.
+
+/// Units of the system in which a container runtime puts the groups of its containers, where it has no others for them.
+const RUNTIMES: [&str; 9] = [
+    "containerd.service",
+    "crio.service",
+    "docker.service",
+    "incus.service",
+    "k3s-agent.service",
+    "k3s.service",
+    "lxd.service",
+    "snap.docker.dockerd.service",
+    "snap.lxd.daemon.service",
+];
 
 /// Digits in the id of a container, as Docker, containerd, CRI-O and Podman make them.
 const CONTAINER_ID: usize = 64;
@@ -30,9 +43,9 @@ pub fn unit_of_process(cgroup_file: &str) -> String {
 /// The unit or container of one control-group path; empty if the path stands for none.
 ///
 /// - A container gives its whole id, 64 hexadecimal digits: what `docker inspect`, `crictl inspect` and
-///   kube-state-metrics' `container_id` know it by.
+///   kube-state-metrics' `container_id` know it by. One that a service of its own runs gives the service's name.
 /// - A unit of the system gives its name as systemd writes it, escapes (`\x2d`) and instances (`@`) kept.
-/// - A unit of a user's own manager gives both names, `user@1000.service/app.service`: what a user calls
+/// - A unit or container of a user's own manager gives both names, `user@1000.service/app.service`: what a user calls
 ///   `sshd.service` is not the system's.
 /// - An LXC container gives its name, an OpenRC service `openrc.NAME`.
 /// - Otherwise the innermost slice, which is where a Kubernetes pod shows that has no container of its own.
@@ -62,21 +75,27 @@ fn names(path: &str) -> impl Iterator<Item = &str> {
         .filter(|name| !name.is_empty() && *name != "..")
 }
 
-/// The outermost container on the path.
+/// The outermost container on the path. What stands below a unit is the word of whoever runs in it, and counts only where
+/// that is a runtime, or a user's manager, which is then named too.
 fn container(path: &str) -> Option<String> {
+    let mut manager = None;
     let mut below_lxc = false;
     for name in names(path) {
-        if let Some(id) = container_id(name) {
-            return Some(id.to_owned());
+        let container = container_id(name)
+            .or_else(|| name.strip_prefix("lxc.payload."))
+            .or_else(|| below_lxc.then_some(name))
+            .filter(|container| !container.is_empty());
+        if let Some(container) = container {
+            return Some(match manager {
+                Some(manager) => format!("{manager}/{container}"),
+                None => container.to_owned(),
+            });
         }
-        if let Some(name) = name
-            .strip_prefix("lxc.payload.")
-            .filter(|name| !name.is_empty())
-        {
-            return Some(name.to_owned());
-        }
-        if below_lxc {
-            return Some(name.to_owned());
+        let unit = unescaped(name);
+        if is_user_manager(unit) {
+            manager = manager.or(Some(unit));
+        } else if manager.is_none() && is_unit(unit) && !RUNTIMES.contains(&unit) {
+            return None;
         }
         below_lxc = name == "lxc";
     }
@@ -187,6 +206,38 @@ mod tests {
             ),
             // A delegated service names what is below it, and is not believed.
             ("/system.slice/evil.service/sshd.service", "evil.service"),
+            (
+                "/system.slice/evil.service/lxc/sshd.service",
+                "evil.service",
+            ),
+            (
+                "/system.slice/evil.service/lxc.payload.sshd.service",
+                "evil.service",
+            ),
+            ("/system.slice/evil.service/docker/ID", "evil.service"),
+            ("/system.slice/evil.service/docker-ID.scope", "evil.service"),
+            (
+                "/system.slice/evil.service/containerd.service/ID",
+                "evil.service",
+            ),
+            (
+                "/user.slice/user-1000.slice/session-3.scope/lxc/sshd.service",
+                "session-3.scope",
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/lxc.payload.sshd.service",
+                "user@1000.service/sshd.service",
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/containerd.service/ID",
+                "user@1000.service/ID",
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user@0.service/lxc/sshd.service",
+                "user@1000.service/sshd.service",
+            ),
+            // Podman's --cgroups=split, as its systemd generator uses it.
+            ("/system.slice/web.service/libpod-payload-ID", "web.service"),
             ("/system.slice/docker-ID.scope", "ID"),
             (
                 "/system.slice/docker-ID.scope/system.slice/sshd.service",
@@ -197,7 +248,7 @@ mod tests {
             ("/system.slice/containerd.service/ID", "ID"),
             (
                 "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope/container",
-                "ID",
+                "user@1000.service/ID",
             ),
             ("/machine.slice/libpod-ID.scope", "ID"),
             (
@@ -272,6 +323,29 @@ mod tests {
         }
     }
 
+    /// Names of groups as somebody would choose them who wants to be taken for another.
+    fn below() -> impl Strategy<Value = String> {
+        let name = prop_oneof![
+            "[a-z@./-]{0,12}",
+            prop::sample::select(vec![
+                "lxc",
+                "lxc.payload.sshd.service",
+                "docker",
+                "docker.service",
+                "sshd.service",
+                "user@0.service",
+                "system.slice",
+                "_sshd.service",
+                "..",
+            ])
+            .prop_map(str::to_owned),
+            Just(ID.to_owned()),
+            Just(format!("docker-{ID}.scope")),
+            Just(format!("a:cri-containerd:{ID}")),
+        ];
+        prop::collection::vec(name, 0..5).prop_map(|names| names.join("/"))
+    }
+
     proptest! {
         #[test]
         fn any_text_is_survived_and_gives_nothing_that_is_not_in_it(text in "(?s).{0,200}") {
@@ -282,8 +356,14 @@ mod tests {
         }
 
         #[test]
-        fn what_a_service_names_below_itself_is_never_its_unit(below in "[a-z@./-]{0,40}") {
+        fn what_a_service_names_below_itself_is_never_its_unit(below in below()) {
             prop_assert_eq!(unit_of_path(&format!("/system.slice/evil.service/{below}")), "evil.service");
+        }
+
+        #[test]
+        fn what_a_user_runs_bears_the_manager_s_name(below in below()) {
+            let unit = unit_of_path(&format!("/user.slice/user-7.slice/user@7.service/{below}"));
+            prop_assert_eq!(unit.split('/').next(), Some("user@7.service"));
         }
     }
 }
