@@ -47,7 +47,7 @@
 //! | [`exporter`] | one configuration and one sampler behind a lock; reload | HTTP |
 //! | [`refusals`] | what the web front turned away: counted there, shown by the exporter | who counts, who shows |
 //! | [`dashboards`] | writes the bundled dashboards, rules and provisioning files | anything else |
-//! | [`lookup`] | the answer to `lookup`, for which it asks a running exporter; names hyper's client | where it is printed |
+//! | [`lookup`] | the answer to `lookup`, for which it asks a running exporter | where it is printed |
 //! | [`probe`] | the outside view: what a port answers over the network, and who may be asked | who listens, metrics, HTTP |
 //! | [`outside`] | the answer to `probe`, and how far it is | how ports are asked |
 //! | [`web`] | routes and connections; names hyper | readers, metrics |
@@ -66,7 +66,8 @@
 //! 4. Counters never go backwards while the process lives; a reload keeps them.
 //! 5. A reader that fails costs its own series, never the scrape. A short socket table is an error, not silence: every
 //!    table is held against the exporter's own listening sockets.
-//! 6. Cost follows what is watched, not how busy the host is.
+//! 6. Cost follows what is watched, not how busy the host is: of a scrape, in tier `kernel`. Below it the kernel walks its table
+//!    of connections once a scrape, and filters.
 //! 7. `unsafe` is forbidden but in `memory`, which maps the kernel's counters and speaks with the allocator.
 
 // A panic on anything from outside is a defect, so the ways to one are named.

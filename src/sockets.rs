@@ -1,7 +1,7 @@
 //! The socket table: what listens on this host and what is connected.
 //!
 //! Three readers answer the same question in the same words. [`netlink`] asks the Linux kernel and has it filter; it costs
-//! what is watched. [`portable`] asks netstat2 and works everywhere. [`procfs`] reads the text files of Linux, which are left
+//! what is watched. [`portable`] asks netstat2, on Linux, macOS and Windows. [`procfs`] reads the text files of Linux, which are left
 //! where a sandbox forbids netlink. The latter two cost what the host is busy with. None knows metrics, configuration or
 //! owners.
 //!

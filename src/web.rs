@@ -10,7 +10,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::api::{Document, Glance};
 use crate::counts::Tier;
 use crate::exporter::{Exporter, ProbeError};
-use crate::log::{Chain, Limiter};
+use crate::log::{Chain, Limiter, OncePer};
 use crate::probe::Request;
 use crate::refusals::{Reason, Refusals};
 
@@ -60,6 +60,7 @@ pub use path::{BadPath, TelemetryPath};
 pub use routes::reload;
 pub use settings::{Settings, SettingsFile};
 
+use peer::PEERS_TOLD;
 use places::Places;
 use routes::Front;
 
@@ -283,11 +284,11 @@ impl Server {
     }
 
     fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
-        static FULL: Limiter = Limiter::new(2, Duration::from_secs(60));
+        static FULL: OncePer<Ipv6Addr> = OncePer::new(PEERS_TOLD, Duration::from_secs(60));
 
         let Some(place) = self.places.take(peer.ip()) else {
             self.options.refusals.count(Reason::Overload);
-            if let Some(left_out) = FULL.admit() {
+            if let Some(left_out) = FULL.admit(peer::network(peer.ip())) {
                 tracing::warn!(%peer, left_out, "connection closed: all others are at work");
             }
             return;

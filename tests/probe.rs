@@ -410,7 +410,7 @@ fn a_run_ends_when_nobody_waits_for_it() {
 #[test]
 fn probes_that_hang_do_not_keep_scrapes_from_being_answered() {
     let (_service, _, section) = silent();
-    let (exporter, _folder) = exporter(&section);
+    let (mut exporter, _folder) = exporter(&section);
     let query = "target=127.0.0.1&module=slow";
     let hanging: Vec<TcpStream> = (0..40).map(|_| ask(&exporter, query, "60")).collect();
     wait_for("a probe too many", || {
@@ -423,6 +423,7 @@ fn probes_that_hang_do_not_keep_scrapes_from_being_answered() {
         let refused = Scrape(text).value("darkport_web_refused_total{reason=\"overload\"}");
         assert!(refused.is_some_and(|refused| refused >= 1.0), "{refused:?}");
     }
+    exporter.logged(&["request refused", "peer=127.0.0.1:", "reason=overload"]);
     drop(hanging);
     wait_for("those that hang up to make room", || {
         let (status, _) = answer(ask(&exporter, query, "0.02"));

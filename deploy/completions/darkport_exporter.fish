@@ -29,7 +29,7 @@ complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -l col
 kernel\t''
 netlink\t''
 polled\t''"
-complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (works everywhere) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
+complete -c darkport_exporter -n "__fish_darkport_exporter_needs_command" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (Linux, macOS, Windows) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
 netlink\t''
 netstat2\t''
 procfs\t''"
@@ -63,7 +63,7 @@ complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand look
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l output -d 'The form of the answer, on standard output' -r -f -a "table\t''
 json\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l config.file -d 'Watch set and limits (YAML). Without it the embedded default is used, which --config.default prints' -r -F
-complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (works everywhere) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (Linux, macOS, Windows) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
 netlink\t''
 netstat2\t''
 procfs\t''"
@@ -79,7 +79,7 @@ json\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand lookup" -s h -l help -d 'Print help'
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand dashboards" -l output -d 'The directory; it is made if it is not there' -r -F
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand dashboards" -l config.file -d 'Watch set and limits (YAML). Without it the embedded default is used, which --config.default prints' -r -F
-complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand dashboards" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (works everywhere) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand dashboards" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (Linux, macOS, Windows) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
 netlink\t''
 netstat2\t''
 procfs\t''"
@@ -102,7 +102,7 @@ complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand prob
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l output -d 'The form of the answer, on standard output' -r -f -a "table\t''
 json\t''"
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l config.file -d 'Watch set and limits (YAML). Without it the embedded default is used, which --config.default prints' -r -F
-complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (works everywhere) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand probe" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (Linux, macOS, Windows) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
 netlink\t''
 netstat2\t''
 procfs\t''"
@@ -121,7 +121,7 @@ complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand prob
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l url -d 'Where to ask instead, such as http://localhost:10561/-/healthy. May be given several times; the first that answers counts' -r
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l timeout -d 'How long the answer is waited for, 10ms to 1m' -r
 complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l config.file -d 'Watch set and limits (YAML). Without it the embedded default is used, which --config.default prints' -r -F
-complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (works everywhere) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
+complete -c darkport_exporter -n "__fish_darkport_exporter_using_subcommand healthcheck" -l collector.sockets -d 'Where the socket table comes from. auto takes the first of netlink, netstat2 (Linux, macOS, Windows) and procfs (needs no netlink) that works, and logs why those before do not' -r -f -a "auto\t''
 netlink\t''
 netstat2\t''
 procfs\t''"

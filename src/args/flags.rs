@@ -40,7 +40,7 @@ pub(super) struct Flags {
     )]
     pub(super) tier: TierChoice,
 
-    /// Where the socket table comes from. auto takes the first of netlink, netstat2 (works everywhere) and procfs (needs no netlink) that works, and logs why those before do not
+    /// Where the socket table comes from. auto takes the first of netlink, netstat2 (Linux, macOS, Windows) and procfs (needs no netlink) that works, and logs why those before do not
     #[arg(
         long = "collector.sockets",
         value_parser = values::one_of(Choice::ALL, Choice::as_str),

@@ -143,8 +143,9 @@ pub static FAMILIES: [Family; 34] = [
     Family {
         name: "darkport_listener_opened_total",
         kind: Kind::Counter,
-        help: "Times something began to listen on the port since the exporter started. Exact, however brief, in tiers \
-               kernel and netlink; a lower bound in tier polled.",
+        help: "Times something began to listen on the port since the exporter started, however brief. Exact in tier kernel; in \
+               tier netlink never too few, but a socket that is bound and closed without listening counts, too; a lower bound \
+               in tier polled.",
         labels: PORT,
         tiers: ALL_TIERS,
         values: Values::Port {
@@ -358,8 +359,8 @@ pub static FAMILIES: [Family; 34] = [
         name: "darkport_events_lost_total",
         kind: Kind::Counter,
         help: "Events the exporter knows it missed, by source. Source netlink: counters may fall short by so many. Source kernel: \
-               events left out of the log, sockets that could not be marked, dropped packets that could not be read, and changes \
-               of state that came while another was being counted.",
+               events left out of the log, sockets that could not be marked, dropped packets that could not be read, and \
+               packets, drops and changes of state that came while another was being counted.",
         labels: &["source"],
         tiers: &[Tier::Kernel, Tier::Netlink],
         values: Values::Snapshot(|snapshot, samples| {

@@ -1,4 +1,4 @@
-//! The socket table through netstat2: the reader that works everywhere, and the only file that names that crate.
+//! The socket table through netstat2: the reader for Linux, macOS and Windows, and the only file that names that crate.
 //!
 //! What it cannot tell: cookies and control groups; off Linux, inodes and users; whether a UDP socket is connected to
 //! one peer, except on Linux, where `/proc/net/udp` says so. It reads every socket of the host, so its cost grows with

@@ -11,7 +11,6 @@ use super::routes::{Answer, METRICS, encoded, plain};
 use crate::exporter::ProbeError;
 use crate::log::Limiter;
 use crate::probe;
-use crate::refusals::{Reason, Refusals};
 
 /// How much time a scrape has, as Prometheus says it.
 const TIME_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
@@ -24,7 +23,7 @@ const MOST_TIME: Duration = Duration::from_secs(3600);
 
 pub(super) async fn answer<B>(
     site: &dyn Site,
-    refusals: &Refusals,
+    on_busy: impl FnOnce(),
     request: &Request<B>,
 ) -> Answer {
     let wanted = match wanted(request.uri().query().unwrap_or_default(), request.headers()) {
@@ -35,7 +34,7 @@ pub(super) async fn answer<B>(
         Ok(text) => text.into_bytes(),
         Err(error) => {
             if matches!(error, ProbeError::Probe(probe::Error::Busy)) {
-                refusals.count(Reason::Overload);
+                on_busy();
             }
             return refusal(&error);
         }

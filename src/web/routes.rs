@@ -211,7 +211,10 @@ impl Front {
                 self.document(peer, request.headers(), &self.facts, <dyn Site>::facts)
                     .await
             }
-            Route::Probe => probe::answer(&*self.site, &self.refusals, request).await,
+            Route::Probe => {
+                let on_busy = || self.refused(peer, Reason::Overload, None);
+                probe::answer(&*self.site, on_busy, request).await
+            }
             Route::Healthy => plain(StatusCode::OK, "darkport_exporter is healthy.\n"),
             Route::Ready if self.site.is_ready() => {
                 plain(StatusCode::OK, "darkport_exporter is ready.\n")

@@ -54,6 +54,7 @@ fn what_the_kustomizations_name_is_there() {
             &["resources:"],
         ),
         ("deploy/kubernetes/example", &["resources:", "components:"]),
+        ("tests/kubernetes/guarded", &["resources:", "components:"]),
     ] {
         let kustomization = text(&format!("{folder}/kustomization.yaml"));
         for key in keys {

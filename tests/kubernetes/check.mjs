@@ -71,6 +71,13 @@ function related(objects) {
   for (const { configMap } of pod.spec.volumes.filter(({ configMap }) => configMap)) {
     assert(of("ConfigMap").some(({ metadata }) => metadata.name === configMap.name), configMap.name);
   }
+  const { startupProbe, readinessProbe, livenessProbe, env = [] } = pod.spec.containers[0];
+  const guarded = env.some(({ name }) => name === "DARKPORT_WEB_CONFIG_FILE");
+  for (const probe of [startupProbe, readinessProbe, livenessProbe]) {
+    assert.deepEqual([guarded, !guarded], ["exec", "httpGet"].map((key) => key in probe), "who asks whether it is well");
+  }
+  const mounts = pod.spec.containers[0].volumeMounts.map(({ name }) => name);
+  assert.deepEqual(mounts.toSorted(), pod.spec.volumes.map(({ name }) => name).toSorted());
   const [namespace] = of("Namespace");
   for (const object of objects) {
     assert(size(object) < CONFIG_MAP, `${object.kind} ${object.metadata.name}`);

@@ -1,6 +1,6 @@
 //! What the kernel left out by itself. It does not run a program anew on a processor that is in the midst of running it:
-//! when an interrupt brings about a change of state just while one is being counted, the second is not. That is rare, once
-//! in ten million was seen, and cannot be helped, but the kernel says how often it happened.
+//! when an interrupt brings about a change of state, a packet or a drop just while one is being counted, the second is not.
+//! That is rare, once in ten million was seen, and cannot be helped, but the kernel says how often it happened.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
