@@ -359,7 +359,7 @@ pub static FAMILIES: [Family; 34] = [
         name: "darkport_events_lost_total",
         kind: Kind::Counter,
         help: "Events the exporter knows it missed, by source. Source netlink: counters may fall short by so many. Source kernel: \
-               events left out of the log, sockets that could not be marked, dropped packets that could not be read, and \
+               events left out of the log, sockets that could not be marked, packets that could not be read to the end, and \
                packets, drops and changes of state that came while another was being counted.",
         labels: &["source"],
         tiers: &[Tier::Kernel, Tier::Netlink],

@@ -84,9 +84,9 @@ impl Loss {
             Source::Kernel => tracing::warn!(
                 lost,
                 in_all,
-                "more happened than could be taken in: so many listener events for the log, marks on connections, headers of \
-                 dropped packets, and runs that the kernel skipped are missing. Only the last are of consequence to the counters \
-                 of attempts, connections and listeners, and they are rare"
+                "more happened than could be taken in: so many listener events for the log, marks on connections, packets \
+                 that could not be read to the end, and runs that the kernel skipped are missing. Only the last two are of \
+                 consequence to the counters of attempts, connections and listeners, and both are rare"
             ),
         }
     }

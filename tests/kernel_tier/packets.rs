@@ -111,6 +111,11 @@ fn padded(next: u8, length: usize, rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Headers of 8 bytes, the last of which says that `rest` is one more.
+fn deep(headers: usize, rest: &[u8]) -> Vec<u8> {
+    (0..headers).fold(rest.to_vec(), |rest, _| padded(60, 8, &rest))
+}
+
 fn fragment6(next: u8, offset: u16, more: bool, rest: &[u8]) -> Vec<u8> {
     let mut bytes = vec![next, 0];
     bytes.extend((offset << 3 | u16::from(more)).to_be_bytes());
@@ -175,12 +180,18 @@ fn only_what_is_an_attempt_is_counted_with(options: Options) {
         packet(TCP, &[], 0, &segment(SYN));
         packet(TCP, &[], 0, &segment(SYN | ECE_CWR));
         packet(TCP, &[1; 8], 0, &segment(SYN));
+        // Attempts: 3 more, in fragments, the first of which may end before the flags. Only one is followed by the rest.
+        packet(TCP, &[], 0x2000, &segment(SYN)[..8]);
+        packet(TCP, &[], 1, &segment(SYN)[8..]);
+        packet(TCP, &[1; 40], 0x2000, &segment(SYN)[..8]);
+        packet(TCP, &[], 0x2000, &segment(SYN)[..16]);
         // None: other flags, another protocol, and what comes after the first fragment.
         packet(TCP, &[], 0, &segment(SYN | ACK));
         packet(TCP, &[], 0, &segment(ACK));
         packet(TCP, &[], 0, &segment(0));
         packet(132, &[], 0, &segment(SYN));
         packet(TCP, &[], 185, &segment(SYN));
+        packet(TCP, &[], 0x2000, &segment(ACK)[..16]);
         // Attempts: 3 of UDP, one of which is a first fragment that is never followed.
         packet(UDP, &[], 0, &datagram);
         packet(UDP, &[1; 40], 0, &datagram);
@@ -195,10 +206,11 @@ fn only_what_is_an_attempt_is_counted_with(options: Options) {
         started.counts(Port::udp(4242)).refused == Some(1)
     });
     let (tcp, udp) = (started.counts(DARK), started.counts(DARK_UDP));
-    assert_eq!(tcp.attempts, Some(3));
-    assert_eq!(tcp.refused, Some(3));
+    assert_eq!(tcp.attempts, Some(6));
+    assert_eq!(tcp.refused, Some(4));
     assert_eq!(udp.attempts, Some(3));
     assert_eq!(udp.refused, Some(2));
+    assert_eq!(started.kernel.lost(), 0);
 }
 
 #[test]
@@ -238,12 +250,13 @@ fn ipv6_extension_headers_are_walked_with(options: Options) {
         packet(FRAGMENT, &fragment6(UDP, 0, false, &datagram));
         packet(FRAGMENT, &fragment6(UDP, 0, true, &datagram));
         packet(FRAGMENT, &fragment6(UDP, 2, false, &datagram));
-        // More headers than anyone follows, a header that ends beyond the packet, nothing after the headers.
-        let mut deep = padded(UDP, 8, &datagram);
-        for _ in 0..9 {
-            deep = padded(OPTIONS, 8, &deep);
-        }
-        packet(OPTIONS, &deep);
+        // One more of each, behind as many headers as are followed.
+        packet(OPTIONS, &deep(15, &padded(UDP, 8, &datagram)));
+        packet(OPTIONS, &deep(15, &padded(TCP, 8, &syn)));
+        // A first fragment of TCP that ends before the flags.
+        packet(FRAGMENT, &fragment6(TCP, 0, true, &syn[..8]));
+        // More headers than are followed, a header that ends beyond the packet, nothing after the headers.
+        packet(OPTIONS, &deep(16, &padded(UDP, 8, &datagram)));
         packet(OPTIONS, &[UDP, 200, 1, 4, 0, 0, 0, 0]);
         packet(59, &datagram);
         packet(UDP, &udp(from, to, 4242));
@@ -252,10 +265,12 @@ fn ipv6_extension_headers_are_walked_with(options: Options) {
         started.counts(Port::udp(4242)).refused == Some(1)
     });
     let (tcp, udp) = (started.counts(DARK), started.counts(DARK_UDP));
-    assert_eq!(tcp.attempts, Some(4));
-    assert_eq!(tcp.refused, Some(4));
-    assert_eq!(udp.attempts, Some(2));
-    assert_eq!(udp.refused, Some(2));
+    assert_eq!(tcp.attempts, Some(6));
+    assert_eq!(tcp.refused, Some(5));
+    assert_eq!(udp.attempts, Some(3));
+    assert_eq!(udp.refused, Some(3));
+    // The one behind too many headers, as it came and as it was refused.
+    assert_eq!(started.kernel.lost(), 2);
 }
 
 /// The firewall drops before the transport has looked: the headers are found all the same.

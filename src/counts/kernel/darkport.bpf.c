@@ -169,7 +169,7 @@ static inline void map_ipv4(struct prefix *to, __u32 address)
 // IPv6 headers that may stand before the transport's. Their length is in the second byte: in units of 8 bytes after
 // the first 8, for AH in units of 4 after the first 8.
 enum { EXT_HOP = 0, EXT_ROUTING = 43, EXT_FRAGMENT = 44, EXT_AH = 51, EXT_DESTINATION = 60, EXT_MOBILITY = 135 };
-#define MOST_EXTENSIONS 8
+#define MOST_EXTENSIONS 16
 
 static inline bool is_extension(__u8 header)
 {
@@ -198,7 +198,19 @@ struct cursor {
     unsigned char *at;
     unsigned char *end; // of what lies in one piece
     bool in_pieces;     // more lies elsewhere
+    bool goes_on;       // the first fragment of a packet
 };
+
+// What follows the packet in the frame, to fill it up, is not the packet's.
+static inline void end_after(struct cursor *cursor, __u32 length)
+{
+    unsigned char *end = cursor->at + length;
+
+    if (end > cursor->end)
+        return;
+    cursor->end = end;
+    cursor->in_pieces = 0;
+}
 
 static inline bool take(struct cursor *cursor, void *to, __u32 size)
 {
@@ -210,6 +222,12 @@ static inline bool take(struct cursor *cursor, void *to, __u32 size)
     }
     return !read_kernel(to, size, cursor->at);
 }
+
+// In `fragment`: whether more come, and how far from the beginning this one is.
+#define MORE4 0x2000
+#define OFFSET4 0x1fff
+// Where in TCP's header its flags are.
+#define TCP_FLAGS 13
 
 struct ipv4 {
     __u8 first, tos;
@@ -230,8 +248,12 @@ static inline bool enter_ipv4(struct cursor *cursor, __u8 *protocol, struct pref
     struct ipv4 ip;
 
     // A fragment after the first has no ports.
-    if (!take(cursor, &ip, sizeof(ip)) || ip.fragment & from_net16(0x1fff))
+    if (!take(cursor, &ip, sizeof(ip)) || ip.fragment & from_net16(OFFSET4))
         return 0;
+    // One that was merged from many may be too long for the field.
+    if (ip.length)
+        end_after(cursor, from_net16(ip.length));
+    cursor->goes_on = (ip.fragment & from_net16(MORE4)) != 0;
     cursor->at += (ip.first & 0x0f) * 4;
     *protocol = ip.protocol;
     map_ipv4(destination, ip.destination);
@@ -245,27 +267,36 @@ static inline bool enter_ipv6(struct cursor *cursor, __u8 *protocol, struct pref
 
     if (!take(cursor, &ip, sizeof(ip)))
         return 0;
+    // A longer one says 0 there.
+    if (ip.length)
+        end_after(cursor, sizeof(ip) + from_net16(ip.length));
+    cursor->goes_on = 0;
     cursor->at += sizeof(ip);
     *protocol = ip.header;
     __builtin_memcpy(destination->address, ip.destination, 16);
-#pragma unroll
     for (int i = 0; i < MOST_EXTENSIONS; i++) {
         if (!is_extension(*protocol))
-            break;
+            return 1;
         if (!take(cursor, extension, sizeof(extension)))
             return 0;
-        if (*protocol == EXT_FRAGMENT && (extension[2] || extension[3] & 0xf8))
-            return 0;
+        if (*protocol == EXT_FRAGMENT) {
+            if (extension[2] || extension[3] & 0xf8)
+                return 0;
+            cursor->goes_on = extension[3] & 1;
+        }
         cursor->at += extension_length(*protocol, extension[1]);
         *protocol = extension[0];
     }
-    return 1;
+    // Behind more than are followed may be what counts.
+    if (is_extension(*protocol))
+        miss(LOST_HEADER);
+    return !is_extension(*protocol);
 }
 
 // Whether what begins at the cursor is an attempt; then on which port, and where it was sent.
 static inline bool is_attempt(struct cursor *cursor, __u16 ether_type, __u32 *index, struct prefix *destination)
 {
-    __u8 protocol = 0, transport[14];
+    __u8 protocol = 0, transport[TCP_FLAGS + 1];
     bool entered;
 
     if (ether_type == from_net16(ETH_P_IP))
@@ -275,8 +306,13 @@ static inline bool is_attempt(struct cursor *cursor, __u16 ether_type, __u32 *in
     if (!entered)
         return 0;
     if (protocol == IPPROTO_TCP) {
-        if (!take(cursor, transport, 14) || !is_attempt_flags(transport[13]))
+        // A fragment that ends before the flags is taken for what it hides: nobody else begins a packet like that.
+        if (cursor->goes_on && !cursor->in_pieces && cursor->at + TCP_FLAGS >= cursor->end) {
+            if (!take(cursor, transport, 4))
+                return 0;
+        } else if (!take(cursor, transport, TCP_FLAGS + 1) || !is_attempt_flags(transport[TCP_FLAGS])) {
             return 0;
+        }
     } else if (protocol != IPPROTO_UDP || !take(cursor, transport, 4)) {
         return 0;
     }
@@ -315,11 +351,11 @@ static inline bool is_for_host(struct sk_buff *skb, struct net_device *device)
 // flags.
 struct plain4 {
     struct ipv4 ip;
-    __u8 transport[14];
+    __u8 transport[TCP_FLAGS + 1];
 };
 struct plain6 {
     struct ipv6 ip;
-    __u8 transport[14];
+    __u8 transport[TCP_FLAGS + 1];
 };
 #define PLAIN4 34
 #define PLAIN6 54
@@ -328,7 +364,7 @@ enum look { NO_ATTEMPT, ATTEMPT, UNCLEAR };
 
 static inline enum look look_at_transport(__u8 protocol, __u8 *transport, __u32 *index)
 {
-    if (protocol == IPPROTO_TCP ? !is_attempt_flags(transport[13]) : protocol != IPPROTO_UDP)
+    if (protocol == IPPROTO_TCP ? !is_attempt_flags(transport[TCP_FLAGS]) : protocol != IPPROTO_UDP)
         return NO_ATTEMPT;
     *index = index_of(protocol, transport[2] << 8 | transport[3]);
     return ATTEMPT;
@@ -357,14 +393,11 @@ static inline enum look look(struct cursor *cursor, __u16 ether_type, bool direc
             plain = in_place(cursor->at);
         else if (read_kernel(plain, PLAIN4, cursor->at))
             return UNCLEAR;
-        if (plain->ip.first != 0x45)
+        if (plain->ip.first != 0x45 || plain->ip.fragment & from_net16(MORE4 | OFFSET4))
             return UNCLEAR;
         seen = look_at_transport(plain->ip.protocol, plain->transport, index);
         if (seen != ATTEMPT)
             return seen;
-        // A fragment after the first has no ports.
-        if (plain->ip.fragment & from_net16(0x1fff))
-            return NO_ATTEMPT;
         map_ipv4(destination, plain->ip.destination);
     } else {
         struct plain6 copy, *plain = &copy;
