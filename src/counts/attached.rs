@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use super::kernel::{Kernel, ListenerEvent, Space, Watcher};
 use super::{ByClass, KnockedRuns, Knocks, PortCounts, SpaceCounts};
 use crate::log::Chain;
-use crate::port::{Port, PortSet, Protocol};
+use crate::port::{Port, PortSet};
 use crate::privileges::{self, Capability};
 use crate::registry::{Class, Registry};
 use crate::sockets::Listener;
@@ -28,7 +28,7 @@ pub struct Attached {
     thread: JoinHandle<()>,
     /// The sums over the whole space, for the registry they were made for.
     space: Option<(Weak<Registry>, Space)>,
-    /// What the sums of the registries before had that those of this one have not: counters do not go back.
+    /// What the sums by the registries of before had that those by this one have not: counters do not go back.
     carried: Carried,
     watched: PortSet,
     used: PortSet,
@@ -108,18 +108,23 @@ impl Attached {
 
     /// What the whole space has seen: connections accepted, and knocks where they are counted.
     pub fn space(&mut self, registry: &Arc<Registry>) -> (ByClass, Option<Knocks>) {
-        let made_for = self.space.as_ref().map(|(made_for, _)| made_for.as_ptr());
-        let is_other = made_for.is_some_and(|made_for| made_for != Arc::as_ptr(registry));
-        if is_other || made_for.is_none() {
-            let sums = Space::new(|port| registry.class(port));
-            self.space = Some((Arc::downgrade(registry), sums));
-        }
         let reading = self.kernel.read();
         let sums = match &mut self.space {
-            Some((_, space)) => reading.space(space),
-            None => SpaceCounts::default(),
+            Some((made_for, space)) if made_for.as_ptr() == Arc::as_ptr(registry) => {
+                reading.space(space)
+            }
+            space => {
+                let mut sums = Space::new(|port| registry.class(port));
+                if let Some((_, others)) = space {
+                    let (before, after) = reading.hand_over(others, &mut sums);
+                    self.carried.hand_over(&before, &after);
+                }
+                let (_, sums) = space.insert((Arc::downgrade(registry), sums));
+                reading.space(sums)
+            }
         };
-        let (accepted, knocks) = self.carried.over(is_other, &sums.accepted, &sums.knocks);
+        let accepted = self.carried.accepted.over(&sums.accepted);
+        let knocks = self.carried.knocks.over(&sums.knocks);
         let knocks = Knocks {
             ports: sums.knocked_ports,
             knocks,
@@ -137,7 +142,7 @@ impl Attached {
     /// Whether events and changes of addresses are taken in.
     #[must_use]
     pub fn is_following(&self) -> bool {
-        !self.thread.is_finished()
+        !self.thread.is_finished() && self.kernel.addresses_are_current()
     }
 
     /// The ports that have had a knock since start, with what was counted there; `None` where knocks are not counted. Walks
@@ -211,8 +216,8 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counters by class as they were last shown. Another registry puts ports into other classes; the counts of before stay where
-/// they were, and only what is new goes where it belongs now.
+/// What is to be added to the sums by class of now. Another registry puts ports into other classes; the counts of before stay
+/// where they were, and only what is new goes where it belongs now.
 #[derive(Debug, Default)]
 struct Carried {
     accepted: Carry,
@@ -220,42 +225,38 @@ struct Carried {
 }
 
 impl Carried {
-    fn over(&mut self, is_other: bool, accepted: &ByClass, knocks: &ByClass) -> (ByClass, ByClass) {
-        (
-            self.accepted.over(is_other, accepted),
-            self.knocks.over(is_other, knocks),
-        )
+    /// The sums of one moment, by the classes of before and by those that are asked for from now on.
+    fn hand_over(&mut self, before: &SpaceCounts, after: &SpaceCounts) {
+        self.accepted.hand_over(&before.accepted, &after.accepted);
+        self.knocks.hand_over(&before.knocks, &after.knocks);
     }
 }
 
 #[derive(Debug, Default)]
-struct Carry {
-    shown: ByClass,
-    /// To be added to the raw sums.
-    difference: [[i64; Class::COUNT]; 2],
-}
+struct Carry([[i64; Class::COUNT]; 2]);
 
 impl Carry {
-    fn over(&mut self, is_other: bool, raw: &ByClass) -> ByClass {
-        for protocol in Protocol::ALL.map(Protocol::index) {
-            for class in 0..Class::COUNT {
-                let raw = raw.0[protocol][class];
-                let shown = &mut self.shown.0[protocol][class];
-                let difference = &mut self.difference[protocol][class];
-                if is_other {
-                    *difference = *shown as i64 - raw as i64;
-                }
-                *shown = raw.saturating_add_signed(*difference);
-            }
+    fn hand_over(&mut self, ByClass(before): &ByClass, ByClass(after): &ByClass) {
+        let sums = before.as_flattened().iter().zip(after.as_flattened());
+        for (carried, (before, after)) in self.0.as_flattened_mut().iter_mut().zip(sums) {
+            *carried += before.cast_signed() - after.cast_signed();
         }
-        self.shown.clone()
+    }
+
+    fn over(&self, raw: &ByClass) -> ByClass {
+        let mut shown = raw.clone();
+        let sums = shown.0.as_flattened_mut().iter_mut();
+        for (sum, carried) in sums.zip(self.0.as_flattened()) {
+            *sum = sum.saturating_add_signed(*carried);
+        }
+        shown
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::Range;
+    use crate::port::{Protocol, Range};
     use crate::registry::Assignment;
 
     #[test]
@@ -304,19 +305,17 @@ mod tests {
             sums
         };
         let mut carry = Carry::default();
-        let mut shown = |is_other, class, count| {
-            let shown = carry.over(is_other, &sums(class, count));
+        let shown = |carry: &Carry, class, count| {
+            let shown = carry.over(&sums(class, count));
             [before, after].map(|class| shown.of(Protocol::Tcp, class))
         };
-        assert_eq!(shown(false, before, 5), [5, 0]);
-        assert_eq!(shown(false, before, 7), [7, 0]);
-        assert_eq!(
-            shown(true, after, 7),
-            [7, 0],
-            "the port is in another class now"
-        );
-        assert_eq!(shown(false, after, 9), [7, 2]);
-        assert_eq!(shown(true, before, 9), [7, 2]);
-        assert_eq!(shown(false, before, 10), [8, 2]);
+        assert_eq!(shown(&carry, before, 5), [5, 0]);
+        // The port is in another class now; two came since it was last looked at.
+        carry.hand_over(&sums(before, 7), &sums(after, 7));
+        assert_eq!(shown(&carry, after, 7), [7, 0]);
+        assert_eq!(shown(&carry, after, 9), [7, 2]);
+        carry.hand_over(&sums(after, 10), &sums(before, 10));
+        assert_eq!(shown(&carry, before, 10), [7, 3]);
+        assert_eq!(shown(&carry, before, 11), [8, 3]);
     }
 }

@@ -95,6 +95,36 @@ fn interfaces_that_come_and_go_lose_no_attempt() {
 
 #[test]
 #[ignore = "needs root"]
+fn an_address_that_could_not_be_read_is_read_later() {
+    let stage = Stage::new(WATCH);
+    let mut exporter = stage.start("kernel");
+    let pid = exporter.process.pid().to_string();
+    let limit = |descriptors: &str| {
+        let limit = format!("--nofile={descriptors}:");
+        run("prlimit", &["--pid", &pid, &limit]);
+    };
+    let address = Ipv4Addr::new(10, 78, 0, 1);
+    // Fewer than it holds, and more than it waits for at a time.
+    limit("8");
+    run(
+        "ip",
+        &["addr", "add", &format!("{address}/32"), "dev", "lo"],
+    );
+    exporter.logged(&["addresses could not be followed"]);
+    limit("1024");
+    // Nothing else happens to the addresses that would make it look.
+    exporter.logged(&["addresses are followed again"]);
+    TcpStream::connect((address, DARK.number)).unwrap_err();
+    let scrape = exporter.scrape();
+    assert_eq!(
+        scrape.of_port("darkport_inbound_attempts_total", DARK),
+        Some(1.0)
+    );
+    assert_eq!(collector(&scrape, "kernel"), Some(1.0));
+}
+
+#[test]
+#[ignore = "needs root"]
 fn ipv6_switched_off_and_on_again_is_followed() {
     let stage = Stage::new(WATCH);
     let switch = |value: &str| {

@@ -16,11 +16,12 @@ use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
-use rustix::event::{PollFd, PollFlags, poll};
-use tracing::{debug, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing::{debug, info, warn};
 
 use super::{Error, ListenerEvent, Missing, Options, Part, Space, StartError};
 use crate::counts::{PortCounts, SpaceCounts};
@@ -49,12 +50,22 @@ mod misses;
 mod programs;
 mod start;
 
+/// How many listener events are taken in before the addresses are looked after.
+const MOST_AT_ONCE: usize = 4096;
+
+/// After what time the addresses are read again that could not be read.
+const AGAIN: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
+
 /// The programs and what they have counted. While it lives they are attached; nothing else keeps them.
 pub struct Kernel {
     ebpf: Ebpf,
     counters: Counters,
     misses: Misses,
     clock: Arc<Clock>,
+    addresses_are_current: Arc<AtomicBool>,
     parts: Parts,
     /// Ports whose TCP connections are all counted.
     settled: PortSet,
@@ -85,6 +96,8 @@ pub struct Reading<'a> {
 pub struct Watcher {
     ring: RingBuf<MapData>,
     addresses: Addresses,
+    /// Whether the programs know the host's addresses as they are.
+    is_current: Arc<AtomicBool>,
     clock: Arc<Clock>,
     ended: PipeReader,
 }
@@ -143,6 +156,7 @@ impl Kernel {
         drop(types);
         memory::give_back();
         let clock = Arc::new(Clock::new());
+        let is_current = Arc::new(AtomicBool::new(true));
         let (ended, end) = io::pipe().map_err(os("opening a pipe"))?;
         let kernel = Self {
             parts: Parts {
@@ -157,6 +171,7 @@ impl Kernel {
             ebpf,
             counters,
             clock: Arc::clone(&clock),
+            addresses_are_current: Arc::clone(&is_current),
             settled: PortSet::new(),
             gauged: PortSet::new(),
             _end: end,
@@ -164,6 +179,7 @@ impl Kernel {
         let watcher = Watcher {
             ring,
             addresses,
+            is_current,
             clock,
             ended,
         };
@@ -197,6 +213,13 @@ impl Kernel {
         self.counters.settle(&fresh);
         self.settled.unite(&fresh);
         Ok(())
+    }
+
+    /// Whether the programs know the host's addresses as they are, as far as the [`Watcher`] can tell. If not, attempts on new
+    /// ones are not counted.
+    #[must_use]
+    pub fn addresses_are_current(&self) -> bool {
+        self.addresses_are_current.load(Ordering::Relaxed)
     }
 
     /// The counters, for one scrape.
@@ -257,6 +280,7 @@ impl Reading<'_> {
                 .gauged
                 .contains(port)
                 .then(|| counters.established(port.number))
+                .flatten()
                 .filter(|_| port.protocol == Protocol::Tcp),
         }
     }
@@ -289,19 +313,35 @@ impl Reading<'_> {
     pub fn space(&self, space: &mut Space) -> SpaceCounts {
         space.read(&self.kernel.counters)
     }
+
+    /// Gives the sums over to others by other classes: what both make of one and the same moment.
+    #[must_use]
+    pub fn hand_over(&self, from: &mut Space, to: &mut Space) -> (SpaceCounts, SpaceCounts) {
+        from.hand_over(to, &self.kernel.counters)
+    }
 }
 
 impl Watcher {
-    /// Takes in what is there, without waiting.
+    /// Takes in what is there, without waiting. Whoever opens listeners without end does not keep it from the addresses.
     pub fn drain(&mut self, mut on_event: impl FnMut(ListenerEvent)) {
-        while let Some(item) = self.ring.next() {
+        for _ in 0..MOST_AT_ONCE {
+            let Some(item) = self.ring.next() else {
+                break;
+            };
             match listeners::decode(&item, &self.clock) {
                 Some(event) => on_event(event),
                 None => debug!(bytes = item.len(), "a listener event was not understood"),
             }
         }
-        if let Err(error) = self.addresses.update() {
-            warn!(%error, "the host's addresses could not be followed; attempts count for those known before");
+        let updated = self.addresses.update();
+        let were_current = self.is_current.swap(updated.is_ok(), Ordering::Relaxed);
+        match updated {
+            Err(error) if were_current => warn!(
+                %error,
+                "the host's addresses could not be followed; attempts count for those known before, and it is tried again"
+            ),
+            Ok(()) if !were_current => info!("the host's addresses are followed again"),
+            _ => {}
         }
     }
 
@@ -326,7 +366,9 @@ impl Watcher {
             PollFd::new(&self.ring, PollFlags::IN),
             PollFd::new(&self.addresses, PollFlags::IN),
         ];
-        match poll(&mut waiting, None) {
+        // What could not be read may be read later, and nobody says when.
+        let pause = (!self.is_current.load(Ordering::Relaxed)).then_some(&AGAIN);
+        match poll(&mut waiting, pause) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!waiting[0].revents().is_empty()),
             Err(error) => Err(error.into()),
         }

@@ -86,6 +86,63 @@ impl Space {
     }
 }
 
+impl Space {
+    /// Gives over to sums by other classes: what these make of the counters of one moment, and what those do, to the last
+    /// count. All blocks are walked.
+    pub(super) fn hand_over(
+        &mut self,
+        to: &mut Self,
+        counters: &impl Counters,
+    ) -> (SpaceCounts, SpaceCounts) {
+        let now = Moment::of(counters);
+        [&mut *self, &mut *to]
+            .into_iter()
+            .flat_map(|space| &mut space.blocks)
+            .for_each(|block| block.settled = false);
+        (self.read(&now), to.read(&now))
+    }
+}
+
+/// All counters as they stood when they were looked at.
+struct Moment {
+    blocks: Vec<u64>,
+    knocks: Vec<u64>,
+    accepted: Vec<u64>,
+}
+
+impl Moment {
+    fn of(counters: &impl Counters) -> Self {
+        Self {
+            // First: a block that has moved since is walked again.
+            blocks: (0..KINDS.len() * Block::COUNT)
+                .map(|slot| counters.block(slot))
+                .collect(),
+            knocks: Protocol::ALL
+                .into_iter()
+                .flat_map(|protocol| (0..=u16::MAX).map(move |number| Port { number, protocol }))
+                .map(|port| counters.knocks(port))
+                .collect(),
+            accepted: (0..=u16::MAX)
+                .map(|number| counters.accepted(number))
+                .collect(),
+        }
+    }
+}
+
+impl Counters for Moment {
+    fn block(&self, slot: usize) -> u64 {
+        self.blocks[slot]
+    }
+
+    fn knocks(&self, port: Port) -> u64 {
+        self.knocks[port.index()]
+    }
+
+    fn accepted(&self, number: u16) -> u64 {
+        self.accepted[usize::from(number)]
+    }
+}
+
 impl Walked {
     fn walk(&mut self, kind: Kind, block: usize, classes: &[u8], counters: &impl Counters) {
         self.counts = [0; Class::COUNT];
@@ -244,6 +301,36 @@ mod tests {
         assert_eq!(fake.looks.replace(0), Block::SIZE);
         space.read(&fake);
         assert_eq!(fake.looks.replace(0), 0);
+    }
+
+    #[test]
+    fn sums_that_are_handed_over_are_of_the_same_moment() {
+        let fake = Fake::default();
+        let mut before = Space::new(class_of);
+        fake.knock(Port::tcp(3476), 5);
+        fake.accept(561);
+        before.read(&fake);
+        // One is counted already and not yet in its block's sum.
+        fake.knock(Port::udp(3477), 2);
+        fake.knocks.borrow_mut().insert(Port::tcp(610).index(), 1);
+        fake.accept(561);
+        let mut after = Space::new(|port| Class {
+            assignment: Assignment::Assigned,
+            ..class_of(port)
+        });
+        let (old, new) = before.hand_over(&mut after, &fake);
+        assert_eq!(old, naive(&fake));
+        let all = |ByClass(sums): &ByClass| sums.as_flattened().iter().sum::<u64>();
+        for (old, new, count) in [
+            (&old.knocks, &new.knocks, 8),
+            (&old.knocked_ports, &new.knocked_ports, 3),
+            (&old.accepted, &new.accepted, 2),
+        ] {
+            assert_eq!((all(old), all(new)), (count, count));
+        }
+        assert_eq!(old.block_knocks, new.block_knocks);
+        fake.knock(Port::tcp(3476), 1);
+        assert_eq!(all(&after.read(&fake).knocks), 9);
     }
 
     #[test]

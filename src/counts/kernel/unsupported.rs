@@ -38,6 +38,12 @@ impl Kernel {
 
     /// Cannot be called.
     #[must_use]
+    pub fn addresses_are_current(&self) -> bool {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    #[must_use]
     pub fn read(&self) -> Reading<'_> {
         match self.0 {}
     }
@@ -83,6 +89,12 @@ impl Reading<'_> {
     /// Cannot be called.
     #[must_use]
     pub fn space(&self, _: &mut Space) -> SpaceCounts {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    #[must_use]
+    pub fn hand_over(&self, _: &mut Space, _: &mut Space) -> (SpaceCounts, SpaceCounts) {
         match self.0 {}
     }
 }

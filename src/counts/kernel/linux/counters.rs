@@ -123,7 +123,8 @@ impl Counters {
         self.outbound.load(usize::from(number) * OUTBOUND + FAILED)
     }
 
-    pub(super) fn established(&self, number: u16) -> u64 {
+    /// `None` where more have left than came: marks were lost, and the number with them.
+    pub(super) fn established(&self, number: u16) -> Option<u64> {
         gauge(
             self.inbound
                 .load(usize::from(number) * INBOUND + ESTABLISHED),
@@ -212,10 +213,9 @@ fn bits(ports: &PortSet, protocol: Protocol) -> Vec<u64> {
     words
 }
 
-/// A signed word. It cannot be below 0 but for the moment in which one processor has taken off what another has yet to
-/// add.
-fn gauge(word: u64) -> u64 {
-    word.cast_signed().max(0).cast_unsigned()
+/// A signed word.
+fn gauge(word: u64) -> Option<u64> {
+    u64::try_from(word.cast_signed()).ok()
 }
 
 fn map<const WRITABLE: bool>(
@@ -236,8 +236,8 @@ mod tests {
     use super::gauge;
 
     #[test]
-    fn a_gauge_below_zero_reads_as_zero() {
-        assert_eq!(gauge(3), 3);
-        assert_eq!(gauge(u64::MAX), 0);
+    fn a_gauge_below_zero_is_unknown() {
+        assert_eq!(gauge(3), Some(3));
+        assert_eq!(gauge(u64::MAX), None);
     }
 }
