@@ -224,7 +224,7 @@ impl Front {
                 "darkport_exporter is not ready: no sample has been taken yet.\n",
             ),
             Route::Config => self.config(),
-            Route::Reload => self.reload().await,
+            Route::Reload => self.reload(peer).await,
         }
     }
 
@@ -280,15 +280,21 @@ impl Front {
         answer
     }
 
-    /// Loads everything anew, one who asks after the other, and says what came of it.
-    async fn reload(&self) -> Answer {
+    /// Loads everything anew and says what came of it. Whoever asks while that goes on is sent away: nobody who waits for a
+    /// turn is in the way of scrapes, and nobody is told of a file that may have been read before it was written.
+    async fn reload(&self, peer: SocketAddr) -> Answer {
         if !self.has_lifecycle {
             return plain(
                 StatusCode::FORBIDDEN,
                 "Reloading over HTTP is not enabled: start with --web.enable-lifecycle, or send SIGHUP.\n",
             );
         }
-        let turn = Arc::clone(&self.reloading).lock_owned().await;
+        let Ok(turn) = Arc::clone(&self.reloading).try_lock_owned() else {
+            self.refused(peer, Reason::Overload, None);
+            return unavailable(
+                "A reload is under way, which may have read the files before you changed them. Try again.\n",
+            );
+        };
         let (site, settings) = (Arc::clone(&self.site), self.settings.clone());
         let reloaded = tokio::task::spawn_blocking(move || {
             let _turn = turn;
