@@ -60,7 +60,8 @@ pub(super) struct Front {
     site: Arc<dyn Site>,
     telemetry: TelemetryPath,
     dashboard: Option<DashboardUrl>,
-    asked: Asked,
+    scrapes: Asked,
+    probes: Asked,
     ports: Arc<Packed>,
     facts: Arc<Packed>,
     settings: Option<Arc<SettingsFile>>,
@@ -80,7 +81,8 @@ impl Front {
             site,
             telemetry: options.telemetry_path.clone(),
             dashboard: options.dashboard_url.clone(),
-            asked: Asked::new(options.max_requests),
+            scrapes: Asked::new(options.max_requests),
+            probes: Asked::new(probe::MOST),
             ports: Arc::default(),
             facts: Arc::default(),
             settings: options.settings.clone(),
@@ -212,8 +214,13 @@ impl Front {
                     .await
             }
             Route::Probe => {
-                let on_busy = || self.refused(peer, Reason::Overload, None);
-                probe::answer(&*self.site, on_busy, request).await
+                let Some(_ticket) = self.probes.ask(peer.ip()) else {
+                    self.refused(peer, Reason::Overload, None);
+                    return unavailable(
+                        "Too many probes at a time, of this client or of all. Try again later.\n",
+                    );
+                };
+                probe::answer(&*self.site, request).await
             }
             Route::Healthy => plain(StatusCode::OK, "darkport_exporter is healthy.\n"),
             Route::Ready if self.site.is_ready() => {
@@ -393,13 +400,13 @@ impl Front {
         peer: SocketAddr,
         work: impl FnOnce(&dyn Site) -> Option<T> + Send + 'static,
     ) -> Result<T, Answer> {
-        let Some(asked) = self.asked.ask(peer.ip()) else {
+        let Some(ticket) = self.scrapes.ask(peer.ip()) else {
             self.refused(peer, Reason::Overload, None);
             return Err(unavailable(
                 "Too many scrapes at a time. The limit is --web.max-requests.\n",
             ));
         };
-        let Some(turn) = asked.turn().await else {
+        let Some(turn) = ticket.turn().await else {
             return Err(failed());
         };
         let site = Arc::clone(&self.site);
