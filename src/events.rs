@@ -19,7 +19,7 @@ mod last;
 
 pub use last::{Cgroup, Happening, LastEvent, MOST};
 
-use last::LastEvents;
+use last::{Clocks, LastEvents};
 
 /// Knows which listeners of watched ports were there last time, and tells the difference.
 #[derive(Debug)]
@@ -192,7 +192,7 @@ impl Journal {
                 uid: known.listener.uid,
                 cgroup: trace.cgroup,
             };
-            self.last.note(known.listener.port, event);
+            self.last.note(known.listener.port, event, Clocks::now());
         }
     }
 

@@ -68,7 +68,14 @@ fn probe(exporter: &Exporter, query: &str) -> (u16, Scrape) {
 
 /// A probe with so many seconds, as Prometheus asks for one, on a connection of its own.
 fn ask(exporter: &Exporter, query: &str, seconds: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(exporter.address).unwrap();
+    ask_on(
+        TcpStream::connect(exporter.address).unwrap(),
+        query,
+        seconds,
+    )
+}
+
+fn ask_on(mut stream: TcpStream, query: &str, seconds: &str) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     write!(
         stream,
@@ -408,7 +415,7 @@ fn a_run_ends_when_nobody_waits_for_it() {
 }
 
 #[test]
-fn probes_that_hang_do_not_keep_scrapes_from_being_answered() {
+fn probes_that_hang_keep_neither_scrapes_nor_anybody_elses_probes_from_being_answered() {
     let (_service, _, section) = silent();
     let (mut exporter, _folder) = exporter(&section);
     let query = "target=127.0.0.1&module=slow";
@@ -417,6 +424,16 @@ fn probes_that_hang_do_not_keep_scrapes_from_being_answered() {
         let (status, _) = answer(ask(&exporter, query, "0.02"));
         (status == 503).then_some(())
     });
+    // Elsewhere there is no other address to come from.
+    if cfg!(target_os = "linux") {
+        let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let other = other.unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 2], 0));
+        other.bind(&address.into()).unwrap();
+        other.connect(&exporter.address.into()).unwrap();
+        let (status, _) = answer(ask_on(other.into(), query, "0.02"));
+        assert_eq!(status, 200);
+    }
     for _ in 0..10 {
         let (status, text) = get(exporter.address, "/metrics");
         assert_eq!(status, 200);

@@ -67,7 +67,9 @@ impl<F: Fn() -> String + Send + Sync + 'static> Site for Fake<F> {
         Tier::Netlink
     }
 
+    /// Takes as long as a scrape.
     fn reload(&self) -> Result<(), String> {
+        (self.scrape)();
         Ok(())
     }
 
@@ -697,6 +699,34 @@ async fn who_hangs_up_does_not_make_room_for_another_scrape_before_it_is_over() 
     go_on.send(()).unwrap();
     go_on.send(()).unwrap();
     soon(async { while server.get("/metrics").await.status != 200 {} }).await;
+}
+
+/// They once waited for each other, and kept scrapes out when there were as many as places.
+#[tokio::test]
+async fn who_asks_for_a_reload_while_one_runs_is_refused_at_once() {
+    let (scrape, mut begins, go_on) = held();
+    let options = Options {
+        has_lifecycle: true,
+        ..Options::default()
+    };
+    let refusals = Arc::clone(&options.refusals);
+    let server = Arc::new(Server::start(options, scrape));
+    let first = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move { server.ask("POST", "/-/reload", "").await }
+    });
+    soon(begins.recv()).await.unwrap();
+    let refused = server.ask("POST", "/-/reload", "").await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(refused.text().contains("Try again"));
+    assert_eq!(refusals.now().refused[Reason::Overload.index()], 1);
+    go_on.send(()).unwrap();
+    assert_eq!(first.await.unwrap().status, 200);
+    // The next one reads the files anew.
+    go_on.send(()).unwrap();
+    assert_eq!(server.ask("POST", "/-/reload", "").await.status, 200);
+    soon(begins.recv()).await.unwrap();
 }
 
 #[tokio::test]

@@ -106,12 +106,12 @@ pub enum Error {
         why: String,
     },
     /// What answers is no exporter of this kind.
-    #[error("{url} is not a darkport_exporter: {source}")]
+    #[error("{url} is not a darkport_exporter: {why}")]
     Other {
         /// Where it was asked.
         url: ExporterUrl,
-        /// What was wrong.
-        source: serde_json::Error,
+        /// The beginning of what was wrong, which may quote the answer.
+        why: String,
     },
 }
 
@@ -146,9 +146,9 @@ pub fn ask(url: &ExporterUrl) -> Result<Told, Error> {
         },
     })?;
     match status {
-        200 => serde_json::from_slice(&body).map_err(|source| Error::Other {
+        200 => serde_json::from_slice(&body).map_err(|error| Error::Other {
             url: url.clone(),
-            source,
+            why: beginning(error.to_string().as_bytes()),
         }),
         401 => Err(Error::Guarded(url.clone())),
         status => Err(Error::Refused {

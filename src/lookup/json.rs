@@ -1,5 +1,7 @@
 //! The answer as JSON, for a program. What is not known is left out.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value, json};
 
 use super::{Question, told};
@@ -7,7 +9,7 @@ use crate::owners::Owner;
 use crate::port::Port;
 use crate::sockets::Listener;
 
-/// The answer, pretty and with a line end.
+/// The answer, pretty and with a line end. It may go to a terminal: what does not print is escaped.
 #[must_use]
 pub fn json(question: &Question<'_>) -> String {
     let told = question.told.ok();
@@ -29,7 +31,22 @@ pub fn json(question: &Question<'_>) -> String {
     };
     let mut answer = json!({"ports": ports, "exporter": exporter});
     strip(&mut answer);
-    format!("{answer:#}\n")
+    printable(&format!("{answer:#}\n"))
+}
+
+/// JSON in which strings mean what they did. serde_json escapes no control characters but those of ASCII's first 32.
+fn printable(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if matches!(c, '\0'..'\x7f') || c.escape_debug().eq([c]) {
+            text.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            let _ = write!(text, "\\u{unit:04x}");
+        }
+    }
+    text
 }
 
 fn of_port(port: Port, question: &Question<'_>, told: &told::ByPort<'_>) -> Value {
@@ -111,5 +128,23 @@ fn strip(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(strip),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_print_is_escaped_and_means_the_same() {
+        let names =
+            json!({"names": ["\u{7f}\u{9b}2J", "\u{202e}\u{e0041}", "\u{1b}\"\\\n", "ä漢😀"]});
+        let text = printable(&format!("{names:#}"));
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), names);
+        assert!(
+            text.contains("\"\\u007f\\u009b2J\"") && text.contains("\"\\u202e\\udb40\\udc41\""),
+            "{text}"
+        );
+        assert!(text.contains("\"ä漢😀\""), "{text}");
     }
 }

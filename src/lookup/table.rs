@@ -101,7 +101,7 @@ fn told_rows(port: Port, told: &ByPort<'_>) -> impl Iterator<Item = String> {
 
 fn event_facts(event: &LastEvent) -> String {
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
-    let what = match event.event.as_str() {
+    let what = match &*event.event {
         "found" => "listener found",
         "opened" => "listener opened",
         "changed" => "listener changed owner",

@@ -20,8 +20,6 @@ use super::report::{Findings, Report};
 use super::shared::{Run, Runs};
 use super::target::{BadTarget, Target};
 
-/// Requests at a time; one more is turned away.
-const MOST_REQUESTS: usize = 32;
 /// Sockets at a time, where descriptors allow it.
 const MOST_SOCKETS: usize = 4096;
 /// Names that are resolved at a time.
@@ -66,9 +64,6 @@ pub enum Error {
         /// Which address, and why.
         why: NotAllowed,
     },
-    /// Too many requests at a time.
-    #[error("{MOST_REQUESTS} probes are under way, which is the limit: try again later")]
-    Busy,
     /// No thread to ask from.
     #[error("cannot start the thread that probes: {0}")]
     Thread(io::Error),
@@ -81,24 +76,15 @@ pub enum Error {
 }
 
 /// Asks on behalf of all who want something probed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Prober {
-    requests: Arc<Semaphore>,
     /// Started with the first request: most exporters never probe.
     engine: Mutex<Option<Arc<Engine>>>,
 }
 
-impl Default for Prober {
-    fn default() -> Self {
-        Self {
-            requests: Arc::new(Semaphore::new(MOST_REQUESTS)),
-            engine: Mutex::default(),
-        }
-    }
-}
-
 impl Prober {
-    /// Probes what may be probed, and hands the report to `then`, which is called off the caller's threads too.
+    /// Probes what may be probed, and hands the report to `then`, which is called off the caller's threads too. How many are
+    /// under way is for the caller to bound.
     ///
     /// # Errors
     /// When the request is refused, or cannot be served.
@@ -114,9 +100,6 @@ impl Prober {
         }
         let module = module(settings, &request.module)?;
         let target: Target = request.target.parse()?;
-        let Ok(_place) = self.requests.try_acquire() else {
-            return Err(Error::Busy);
-        };
         let engine = self.engine(Standing::Behind)?;
         let settings = settings.clone();
         let deadline = start + request.time;

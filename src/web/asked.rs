@@ -1,4 +1,4 @@
-//! The scrapes that are asked for: so many at a time, of one peer not all of them, and peers in turn.
+//! What is asked for, scrapes or probes: so many at a time, of one peer not all of them, and scrapes for peers in turn.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,7 +11,7 @@ use super::peer;
 /// Scrapes that are worked on at a time. They wait for the same sampler and would only fill the memory together.
 const WORKED_ON: usize = 2;
 
-/// The scrapes at a time.
+/// The scrapes, or the probes, at a time.
 #[derive(Debug)]
 pub(super) struct Asked {
     /// `None`: any number.
@@ -23,7 +23,7 @@ pub(super) struct Asked {
 
 #[derive(Debug)]
 struct Peer {
-    scrapes: usize,
+    tickets: usize,
     /// One permit for each of the peer's scrapes that stands in line with those of others. As there are no more of them than are
     /// worked on at a time, who asks once waits for a few of each other peer's, however many they have asked for.
     in_line: Arc<Semaphore>,
@@ -32,7 +32,7 @@ struct Peer {
 impl Default for Peer {
     fn default() -> Self {
         Self {
-            scrapes: 0,
+            tickets: 0,
             in_line: Arc::new(Semaphore::new(WORKED_ON)),
         }
     }
@@ -49,20 +49,20 @@ impl Asked {
         }
     }
 
-    /// A scrape for this peer, if it may have one.
-    pub(super) fn ask(&self, peer: IpAddr) -> Option<Scrape> {
+    /// A ticket for this peer, if it may have one.
+    pub(super) fn ask(&self, peer: IpAddr) -> Option<Ticket> {
         let peer = peer::network(peer);
         let mut by_peer = lock(&self.by_peer);
         if let Some(most) = self.most {
-            let all: usize = by_peer.values().map(|peer| peer.scrapes).sum();
-            let own = by_peer.get(&peer).map_or(0, |peer| peer.scrapes);
+            let all: usize = by_peer.values().map(|peer| peer.tickets).sum();
+            let own = by_peer.get(&peer).map_or(0, |peer| peer.tickets);
             if all >= most || own >= most - most / 4 {
                 return None;
             }
         }
         let entry = by_peer.entry(peer).or_default();
-        entry.scrapes += 1;
-        Some(Scrape {
+        entry.tickets += 1;
+        Some(Ticket {
             peer,
             in_line: Arc::clone(&entry.in_line),
             worked_on: Arc::clone(&self.worked_on),
@@ -71,9 +71,9 @@ impl Asked {
     }
 }
 
-/// One scrape, until it is dropped.
+/// Leave to ask for one scrape or probe, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Scrape {
+pub(super) struct Ticket {
     peer: Ipv6Addr,
     in_line: Arc<Semaphore>,
     worked_on: Arc<Semaphore>,
@@ -85,10 +85,10 @@ pub(super) struct Scrape {
 pub(super) struct Turn {
     _worked_on: OwnedSemaphorePermit,
     _in_line: OwnedSemaphorePermit,
-    _scrape: Scrape,
+    _ticket: Ticket,
 }
 
-impl Scrape {
+impl Ticket {
     /// Waits until the scrape may be worked on; `None` never comes, because nothing closes the line.
     pub(super) async fn turn(self) -> Option<Turn> {
         let in_line = Arc::clone(&self.in_line).acquire_owned().await.ok()?;
@@ -96,17 +96,17 @@ impl Scrape {
         Some(Turn {
             _worked_on: worked_on,
             _in_line: in_line,
-            _scrape: self,
+            _ticket: self,
         })
     }
 }
 
-impl Drop for Scrape {
+impl Drop for Ticket {
     fn drop(&mut self) {
         let mut by_peer = lock(&self.by_peer);
         if let Some(peer) = by_peer.get_mut(&self.peer) {
-            peer.scrapes -= 1;
-            if peer.scrapes == 0 {
+            peer.tickets -= 1;
+            if peer.tickets == 0 {
                 by_peer.remove(&self.peer);
             }
         }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn one_peer_leaves_a_quarter_to_others() {
         let asked = Asked::new(8);
-        let mut held: Vec<Scrape> = (0..6).map(|_| asked.ask(ONE).unwrap()).collect();
+        let mut held: Vec<Ticket> = (0..6).map(|_| asked.ask(ONE).unwrap()).collect();
         assert!(asked.ask(ONE).is_none());
         let other = [asked.ask(OTHER).unwrap(), asked.ask(OTHER).unwrap()];
         assert!(asked.ask(OTHER).is_none());
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn none_is_any_number() {
         let asked = Asked::new(0);
-        let held: Vec<Option<Scrape>> = (0..1000).map(|_| asked.ask(ONE)).collect();
+        let held: Vec<Option<Ticket>> = (0..1000).map(|_| asked.ask(ONE)).collect();
         assert!(held.iter().all(Option::is_some));
     }
 
@@ -156,9 +156,9 @@ mod tests {
         let asked = Asked::new(0);
         let (done, order) = std::sync::mpsc::channel();
         let turn = |peer: IpAddr| {
-            let (scrape, done) = (asked.ask(peer).unwrap(), done.clone());
+            let (ticket, done) = (asked.ask(peer).unwrap(), done.clone());
             async move {
-                let turn = scrape.turn().await.unwrap();
+                let turn = ticket.turn().await.unwrap();
                 tokio::task::yield_now().await;
                 done.send(peer).unwrap();
                 drop(turn);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::HeaderMap;
 use hyper::{Request, StatusCode};
 
 use super::Site;
@@ -21,23 +21,17 @@ const TIME: Duration = Duration::from_secs(120);
 /// The most time.
 const MOST_TIME: Duration = Duration::from_secs(3600);
 
-pub(super) async fn answer<B>(
-    site: &dyn Site,
-    on_busy: impl FnOnce(),
-    request: &Request<B>,
-) -> Answer {
+/// Probes at a time, of which a quarter is out of reach for any single client.
+pub(super) const MOST: usize = 32;
+
+pub(super) async fn answer<B>(site: &dyn Site, request: &Request<B>) -> Answer {
     let wanted = match wanted(request.uri().query().unwrap_or_default(), request.headers()) {
         Ok(wanted) => wanted,
         Err(why) => return plain(StatusCode::BAD_REQUEST, format!("{why}\n")),
     };
     let text = match site.probe(wanted).await {
         Ok(text) => text.into_bytes(),
-        Err(error) => {
-            if matches!(error, ProbeError::Probe(probe::Error::Busy)) {
-                on_busy();
-            }
-            return refusal(&error);
-        }
+        Err(error) => return refusal(&error),
     };
     if !encoding::wants_gzip(request.headers()) {
         return encoded(METRICS, text, false);
@@ -128,13 +122,7 @@ fn refusal(error: &ProbeError) -> Answer {
     {
         tracing::error!(%error, left_out, "probe failed");
     }
-    let mut answer = plain(status, format!("{error}\n"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        answer
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    answer
+    plain(status, format!("{error}\n"))
 }
 
 const fn status(error: &probe::Error) -> StatusCode {
@@ -144,7 +132,6 @@ const fn status(error: &probe::Error) -> StatusCode {
         Error::UnknownModule(..) | Error::Target(_) | Error::Resolve { .. } => {
             StatusCode::BAD_REQUEST
         }
-        Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Error::Thread(_) | Error::Interrupted | Error::CutOff => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -166,6 +153,8 @@ pub(super) fn fuzz(query: &str, headers: &HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
+
     use super::*;
 
     fn read(query: &str) -> Result<probe::Request, String> {

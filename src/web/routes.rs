@@ -60,7 +60,8 @@ pub(super) struct Front {
     site: Arc<dyn Site>,
     telemetry: TelemetryPath,
     dashboard: Option<DashboardUrl>,
-    asked: Asked,
+    scrapes: Asked,
+    probes: Asked,
     ports: Arc<Packed>,
     facts: Arc<Packed>,
     settings: Option<Arc<SettingsFile>>,
@@ -80,7 +81,8 @@ impl Front {
             site,
             telemetry: options.telemetry_path.clone(),
             dashboard: options.dashboard_url.clone(),
-            asked: Asked::new(options.max_requests),
+            scrapes: Asked::new(options.max_requests),
+            probes: Asked::new(probe::MOST),
             ports: Arc::default(),
             facts: Arc::default(),
             settings: options.settings.clone(),
@@ -212,8 +214,13 @@ impl Front {
                     .await
             }
             Route::Probe => {
-                let on_busy = || self.refused(peer, Reason::Overload, None);
-                probe::answer(&*self.site, on_busy, request).await
+                let Some(_ticket) = self.probes.ask(peer.ip()) else {
+                    self.refused(peer, Reason::Overload, None);
+                    return unavailable(
+                        "Too many probes at a time, of this client or of all. Try again later.\n",
+                    );
+                };
+                probe::answer(&*self.site, request).await
             }
             Route::Healthy => plain(StatusCode::OK, "darkport_exporter is healthy.\n"),
             Route::Ready if self.site.is_ready() => {
@@ -224,7 +231,7 @@ impl Front {
                 "darkport_exporter is not ready: no sample has been taken yet.\n",
             ),
             Route::Config => self.config(),
-            Route::Reload => self.reload().await,
+            Route::Reload => self.reload(peer).await,
         }
     }
 
@@ -280,15 +287,21 @@ impl Front {
         answer
     }
 
-    /// Loads everything anew, one who asks after the other, and says what came of it.
-    async fn reload(&self) -> Answer {
+    /// Loads everything anew and says what came of it. Whoever asks while that goes on is sent away: nobody who waits for a
+    /// turn is in the way of scrapes, and nobody is told of a file that may have been read before it was written.
+    async fn reload(&self, peer: SocketAddr) -> Answer {
         if !self.has_lifecycle {
             return plain(
                 StatusCode::FORBIDDEN,
                 "Reloading over HTTP is not enabled: start with --web.enable-lifecycle, or send SIGHUP.\n",
             );
         }
-        let turn = Arc::clone(&self.reloading).lock_owned().await;
+        let Ok(turn) = Arc::clone(&self.reloading).try_lock_owned() else {
+            self.refused(peer, Reason::Overload, None);
+            return unavailable(
+                "A reload is under way, which may have read the files before you changed them. Try again.\n",
+            );
+        };
         let (site, settings) = (Arc::clone(&self.site), self.settings.clone());
         let reloaded = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -387,13 +400,13 @@ impl Front {
         peer: SocketAddr,
         work: impl FnOnce(&dyn Site) -> Option<T> + Send + 'static,
     ) -> Result<T, Answer> {
-        let Some(asked) = self.asked.ask(peer.ip()) else {
+        let Some(ticket) = self.scrapes.ask(peer.ip()) else {
             self.refused(peer, Reason::Overload, None);
             return Err(unavailable(
                 "Too many scrapes at a time. The limit is --web.max-requests.\n",
             ));
         };
-        let Some(turn) = asked.turn().await else {
+        let Some(turn) = ticket.turn().await else {
             return Err(failed());
         };
         let site = Arc::clone(&self.site);
