@@ -43,7 +43,9 @@ impl fmt::Display for Coverage {
                 .write_str("the processes could not be listed: --path.procfs must name a procfs");
         }
         if self.is_whole() {
-            return f.write_str("nothing stood in the way");
+            return f.write_str(
+                "all processes were read: what is missing is on its way between them, or hidden",
+            );
         }
         if self.unreadable > 0 {
             let noun = if self.unreadable == 1 {
@@ -86,7 +88,10 @@ mod tests {
             lacks_sys_ptrace: true,
             ..none
         };
-        assert_eq!(none.to_string(), "nothing stood in the way");
+        assert_eq!(
+            none.to_string(),
+            "all processes were read: what is missing is on its way between them, or hidden"
+        );
         assert_eq!(
             both.to_string(),
             "40 processes could not be read: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing"

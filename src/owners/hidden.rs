@@ -7,8 +7,9 @@ use std::collections::HashMap;
 
 use rustix::io::Errno;
 
+use super::Wanted;
 use super::process::{Link, Procfs};
-use super::search::{Hold, Via, Wanted};
+use super::search::{Hold, Via};
 use super::walk::is_gone;
 
 /// What the second look found.

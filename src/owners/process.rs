@@ -157,9 +157,20 @@ impl Procfs {
             started: stat.started,
             name: displayed(&stat.comm),
             executable: executable.map(|path| path.to_string_lossy().into_owned()),
+            uid,
             user: users.name(uid),
             unit: bounded(&cgroup::unit_of_process(&String::from_utf8_lossy(&cgroups))),
         })
+    }
+
+    /// Whether a process can only have from somebody else what this user created: the user is neither its own, nor root, nor the
+    /// root of its user namespace.
+    pub(super) fn is_stranger(&self, process: &Process, creator: u32) -> bool {
+        let is_namespaces_root = || {
+            self.read(&format!("{}/uid_map", process.pid))
+                .is_ok_and(|map| has_root(&map, creator, process.uid))
+        };
+        creator != 0 && creator != process.uid && !is_namespaces_root()
     }
 
     /// The network namespace a process is in, by inode.
@@ -271,6 +282,26 @@ fn sockets_in(file: &[u8]) -> impl Iterator<Item = u64> {
         })
 }
 
+/// Whether in the user namespace of this uid_map, user_namespaces(7), `root` is root over `uid`. Whoever makes a namespace can
+/// become only such users in it as they were given.
+fn has_root(map: &[u8], root: u32, uid: u32) -> bool {
+    let ranges: Vec<[u32; 3]> = str::from_utf8(map)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse);
+            let mut next = || numbers.next()?.ok();
+            Some([next()?, next()?, next()?])
+        })
+        .collect();
+    ranges
+        .iter()
+        .any(|&[inside, outside, _]| inside == 0 && outside == root)
+        && ranges
+            .iter()
+            .any(|&[_, outside, count]| uid.checked_sub(outside).is_some_and(|at| at < count))
+}
+
 /// The fifth field of loadavg.
 fn last_pid_in(file: &[u8]) -> Option<u32> {
     let mut fields = str::from_utf8(file).ok()?.split_whitespace();
@@ -301,6 +332,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
     let _ = (parse_link(bytes), inode_in(b"net:[", bytes));
     assert!(sockets_in(bytes).count() <= bytes.len());
     let _ = last_pid_in(bytes);
+    let _ = has_root(bytes, 7, 8);
 }
 
 #[cfg(test)]
@@ -321,6 +353,17 @@ mod tests {
         for (target, link) in cases {
             assert_eq!(parse_link(target.as_bytes()), link, "{target}");
         }
+    }
+
+    #[test]
+    fn a_user_namespace_has_one_root_over_the_users_it_was_given() {
+        let map = b"         0     100000          1\n        33     100033          1\n";
+        assert!(has_root(map, 100_000, 100_033));
+        assert!(!has_root(map, 100_033, 100_000));
+        assert!(!has_root(map, 100_000, 0));
+        assert!(has_root(b"0 0 4294967295\n", 0, 33));
+        assert!(!has_root(b"0 0 4294967295\n", 1000, 0));
+        assert!(!has_root(b"", 1000, 1000) && !has_root(b"0 1000", 1000, 1000));
     }
 
     #[test]

@@ -8,16 +8,13 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::Coverage;
 use super::groups::Groups;
 use super::hidden;
 use super::owner::{Holders, Owner, Process};
 use super::process::Procfs;
 use super::users::Users;
 use super::walk::{Findings, Sizes, walk};
-
-/// What is looked for: inodes, and whether the walk goes on until it is found.
-pub(super) type Wanted = HashMap<u64, bool>;
+use super::{Coverage, Wanted};
 
 /// A process that holds a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +92,13 @@ impl Search {
         self.procfs.as_ref()?.describe(pid, &mut self.users)
     }
 
+    /// Whether a process can only have from somebody else what this user created.
+    pub(super) fn is_stranger(&self, process: &Process, creator: u32) -> bool {
+        self.procfs
+            .as_ref()
+            .is_none_or(|procfs| procfs.is_stranger(process, creator))
+    }
+
     /// Whether a process still holds the socket, and is what it was.
     pub(super) fn confirms(&mut self, hold: Hold, inode: u64, process: &Process) -> bool {
         let Some(procfs) = &self.procfs else {
@@ -136,11 +140,11 @@ impl Search {
             self.coverage = covered(&findings);
         }
         let mut found = Found::default();
-        self.name_holders(&procfs, &findings.holders, &mut found);
+        self.name_holders(&procfs, wanted, &findings.holders, &mut found);
         let missing = wanted.keys().any(|inode| !found.owners.contains_key(inode));
         if thorough && missing && findings.is_whole() {
             let hidden = hidden::look(&procfs, wanted)?;
-            self.name_holders(&procfs, &hidden.holders, &mut found);
+            self.name_holders(&procfs, wanted, &hidden.holders, &mut found);
             found.nobody_else = hidden.nothing_unseen;
         }
         self.procfs = Some(procfs);
@@ -152,6 +156,7 @@ impl Search {
     fn name_holders(
         &mut self,
         procfs: &Procfs,
+        wanted: &Wanted,
         holders: &HashMap<u64, Vec<Hold>>,
         found: &mut Found,
     ) {
@@ -167,7 +172,14 @@ impl Search {
                     .clone()
             };
             let processes = holds.iter().filter_map(&mut process).collect();
-            let Some(owner) = Holders::of(processes).map(Owner::Held) else {
+            let holders = match wanted.get(&inode).and_then(|want| want.creator) {
+                Some(creator) => {
+                    let is_stranger = |process: &Process| procfs.is_stranger(process, creator);
+                    Holders::created_by(&self.users.name(creator), processes, is_stranger)
+                }
+                None => Holders::of(processes),
+            };
+            let Some(owner) = holders.map(Owner::Held) else {
                 continue;
             };
             let oldest = owner.oldest().map(|process| process.pid);

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use tempfile::TempDir;
 
@@ -86,7 +86,7 @@ fn listener(inode: u64) -> Listener {
         address: Ipv4Addr::UNSPECIFIED.into(),
         cookie: None,
         inode: Some(inode),
-        uid: Some(33),
+        uid: Some(0),
         cgroup: None,
     }
 }
@@ -112,6 +112,7 @@ fn a_socket_without_a_file_is_the_kernels() {
 fn a_socket_without_an_inode_is_unknown() {
     let unnumbered = Listener {
         inode: None,
+        uid: Some(33),
         ..listener(7)
     };
     let resolution = FakeProcfs::whole().owners().resolve(&[unnumbered]);
@@ -138,6 +139,21 @@ fn what_nobody_holds_is_the_kernels_at_the_second_look() {
         [second.process(), second.user(), second.unit()],
         ["kernel", "", ""]
     );
+}
+
+#[test]
+fn what_somebody_but_root_created_is_never_the_kernels() {
+    let procfs = FakeProcfs::whole();
+    let created = Listener {
+        uid: Some(33),
+        ..listener(7)
+    };
+    let (mut owners, now) = (procfs.owners(), Instant::now());
+    for looks in 0..4 {
+        let resolution =
+            owners.resolve_at(now + PATIENCE * 8 * looks, std::slice::from_ref(&created));
+        assert!(resolution.owners[0].is_unknown());
+    }
 }
 
 #[test]
@@ -275,6 +291,57 @@ fn all_holders_are_named_and_the_oldest_is_the_label() {
         (owner.process(), owner.unit()),
         ("manager", "manager.service")
     );
+}
+
+/// The directories of the processes belong to this one's user.
+#[test]
+fn whoever_else_holds_a_socket_its_user_is_its_creators_and_its_unit_no_strangers() {
+    let procfs = FakeProcfs::whole();
+    let own = fs::metadata(procfs.0.path()).unwrap().uid();
+    let (creator, number) = (own + 34, (own + 34).to_string());
+    let created = Listener {
+        uid: Some(creator),
+        ..listener(7)
+    };
+    let labels = || {
+        let owner = &procfs
+            .owners()
+            .resolve(std::slice::from_ref(&created))
+            .owners[0];
+        [owner.process(), owner.user(), owner.unit()].map(str::to_owned)
+    };
+    procfs.process(10, 1, 5, "su");
+    procfs.holds(10, 3, 7);
+    assert_eq!(labels(), ["su", &number, ""]);
+    // In a user namespace that the creator is root of, every user is one of the creator's.
+    procfs.write("10/uid_map", &format!("0 {creator} 1\n7 {own} 1\n"));
+    let all = labels();
+    assert!(all[1] != number && all[2] == "su.service", "{all:?}");
+}
+
+#[test]
+fn a_caller_is_described_by_what_has_its_number_only_if_that_is_of_its_user() {
+    let procfs = FakeProcfs::whole();
+    let own = fs::metadata(procfs.0.path()).unwrap().uid();
+    procfs.process(10, 1, 5, "su");
+    let mut owners = procfs.owners();
+    owners.resolve(&[listener(7)]);
+    let mut ask = |thread, uid| {
+        let owner = owners.caller(&Caller {
+            pid: 10,
+            thread,
+            uid,
+            name: "su",
+            cgroup: None,
+        });
+        (owner.user().to_owned(), owner.unit().to_owned())
+    };
+    for thread in [10, 11] {
+        let stranger = ((own + 34).to_string(), String::new());
+        assert_eq!(ask(thread, own + 34), stranger);
+        assert_eq!(ask(thread, own).1, "su.service");
+        assert_eq!(ask(thread, 0).1, "su.service", "root's, handed down");
+    }
 }
 
 #[test]

@@ -5,12 +5,9 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Coverage;
 use super::owner::{Owner, Process};
 use super::users::Users;
-
-/// What is looked for: inodes, and whether it is due.
-pub(super) type Wanted = HashMap<u64, bool>;
+use super::{Coverage, Wanted};
 
 /// A process that holds a socket.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +60,10 @@ impl Search {
 
     pub(super) fn describe(&mut self, _pid: u32) -> Option<Process> {
         None
+    }
+
+    pub(super) fn is_stranger(&self, _process: &Process, _creator: u32) -> bool {
+        true
     }
 
     pub(super) fn confirms(&mut self, _hold: Hold, _inode: u64, _process: &Process) -> bool {

@@ -11,8 +11,9 @@ use std::collections::{HashMap, HashSet};
 
 use rustix::io::Errno;
 
+use super::Wanted;
 use super::process::{Link, Procfs};
-use super::search::{Hold, Via, Wanted};
+use super::search::{Hold, Via};
 
 /// If the sockets are held under more different numbers than this, tables are read whole to the end: that costs no more.
 const NUMBERS: usize = 4;
@@ -110,7 +111,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(procfs: &'a Procfs, wanted: &'a Wanted, sizes: &'a mut Sizes) -> Self {
-        let missing = wanted.values().filter(|&&required| required).count();
+        let missing = wanted.values().filter(|want| want.due).count();
         Self {
             procfs,
             wanted,
@@ -222,11 +223,11 @@ impl<'a> Walk<'a> {
     }
 
     fn saw(&mut self, inode: u64, hold: Hold) {
-        let Some(&required) = self.wanted.get(&inode) else {
+        let Some(want) = self.wanted.get(&inode) else {
             return;
         };
         let holders = self.findings.holders.entry(inode).or_default();
-        if required && holders.is_empty() {
+        if want.due && holders.is_empty() {
             self.missing -= 1;
         }
         if let Via::File(number) = hold.via
