@@ -10,6 +10,9 @@
 //! program, changed its user or gave the socket away is therefore seen at the next scrape on a host with a few
 //! listeners, and after as many seconds as there are listeners on one with hundreds.
 //!
+//! **No process decides how long it takes.** A look reads so many open files and no more (`budget`); the next one goes on from
+//! there.
+//!
 //! **Unknown is not kernel.** A socket is the kernel's own if it has no file at all, or if nothing on the host holds it:
 //! every process was there to be read and was read, twice, with the places that no table of files shows (`hidden`). If
 //! anything could not be read it is unknown. (The TCP socket under a listener of SMC, RFC 7609, is the kernel's in this sense:
@@ -27,6 +30,8 @@ use std::time::{Duration, Instant};
 use crate::port::Port;
 use crate::sockets::Listener;
 
+#[cfg(target_os = "linux")]
+mod budget;
 pub mod cgroup;
 mod coverage;
 #[cfg(target_os = "linux")]
@@ -258,6 +263,9 @@ impl Owners {
     fn recheck(&mut self, now: Instant, keys: &[Key]) {
         let count = keys.len().min(self.rechecks.available(now) as usize);
         for _ in 0..count {
+            if self.rechecks.saved == 0 {
+                break;
+            }
             self.next = (self.next + 1) % keys.len();
             let key = &keys[self.next];
             let Some(known) = self.known.get_mut(key) else {
@@ -269,7 +277,12 @@ impl Owners {
             let (Some(inode), Some(oldest)) = (key.inode, known.owner.oldest()) else {
                 continue;
             };
-            self.rechecks.saved -= 1;
+            // To list a large ring takes long: there is one at the most.
+            self.rechecks.saved = if hold.is_by_ring() {
+                0
+            } else {
+                self.rechecks.saved.saturating_sub(1)
+            };
             if !self.search.confirms(hold, inode, oldest) {
                 known.certainty = Certainty::Missing(0, now);
             }

@@ -12,6 +12,7 @@ use std::str;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, readlinkat, readlinkat_raw, statat};
 use rustix::io::{Errno, read};
 
+use super::budget::{Budget, LINKS};
 use super::owner::{Process, displayed};
 use super::search::{Hold, Via};
 use super::users::Users;
@@ -22,6 +23,10 @@ const KERNEL_THREAD: u64 = 0x0020_0000;
 
 /// As much of a small procfs file as is read; stat has some 300 bytes, a control-group file a few lines.
 const SMALL_FILE: usize = 16 * 1024;
+
+/// What the reading of a ring costs, in links read, and how many bytes of it cost one more.
+const RING: u32 = 16;
+const RING_BYTES: usize = 128;
 
 /// An open procfs.
 #[derive(Debug)]
@@ -79,25 +84,29 @@ impl Procfs {
         let mut numbers = Vec::new();
         each_number(open_directory(&self.root, path)?.as_fd(), |number, _| {
             numbers.push(number);
-            Ok(())
+            Ok(true)
         })?;
         Ok(numbers)
     }
 
-    /// Calls `visit` with each file of the table at `path`, such as `7/fd`.
+    /// Calls `visit` with each file of the table at `path`, such as `7/fd`, as long as there is budget.
     pub(super) fn each_file(
         &self,
         path: &str,
+        budget: &Budget,
         mut visit: impl FnMut(u32, Link),
     ) -> Result<(), Errno> {
         let directory = open_directory(&self.root, path)?;
         each_number(directory.as_fd(), |number, name| {
+            if !budget.take(1) {
+                return Ok(false);
+            }
             match link(directory.as_fd(), name) {
                 // Closed since it was listed.
                 Err(Errno::NOENT) => {}
                 link => visit(number, link?),
             }
-            Ok(())
+            Ok(true)
         })
     }
 
@@ -115,12 +124,18 @@ impl Procfs {
         link(self.root.as_fd(), path.as_str())
     }
 
-    /// The sockets an io_uring holds. The kernel lists a ring's files in its fdinfo, unless the ring is busy just then.
-    pub(super) fn sockets_of_ring(&self, pid: u32, ring: u32) -> Vec<u64> {
-        let file = self
-            .read(&format!("{pid}/fdinfo/{ring}"))
-            .unwrap_or_default();
-        sockets_in(&file).collect()
+    /// The sockets an io_uring holds, if there is budget. The kernel lists a ring's files in its fdinfo, unless the ring is busy
+    /// just then, and all that waits in it, so that the length tells what it costs.
+    pub(super) fn sockets_of_ring(&self, pid: u32, ring: u32, budget: &Budget) -> Vec<u64> {
+        let mut sockets = Vec::new();
+        if !budget.take(RING) {
+            return sockets;
+        }
+        if let Ok(file) = self.open_file(&format!("{pid}/fdinfo/{ring}")) {
+            let length = each_piece(&file, |piece| sockets.extend(sockets_in(piece)));
+            budget.take(u32::try_from(length / RING_BYTES).unwrap_or(u32::MAX));
+        }
+        sockets
     }
 
     /// Whether the process still holds the socket the same way.
@@ -134,7 +149,9 @@ impl Procfs {
                     format!("{pid}/task/{thread}/fd/{number}").as_str(),
                 ) == Ok(Link::Socket(inode))
             }
-            Via::Ring(ring) => self.sockets_of_ring(pid, ring).contains(&inode),
+            Via::Ring(ring) => self
+                .sockets_of_ring(pid, ring, &Budget::new(LINKS))
+                .contains(&inode),
         }
     }
 
@@ -249,20 +266,50 @@ fn open_directory(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd
     )
 }
 
+/// Calls `visit` with the entries of a directory that are numbers, until it says that this is enough.
 fn each_number(
     directory: BorrowedFd<'_>,
-    mut visit: impl FnMut(u32, &CStr) -> Result<(), Errno>,
+    mut visit: impl FnMut(u32, &CStr) -> Result<bool, Errno>,
 ) -> Result<(), Errno> {
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut entries = RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name();
-        if let Some(number) = name.to_str().ok().and_then(|name| name.parse().ok()) {
-            visit(number, name)?;
+        if let Some(number) = name.to_str().ok().and_then(|name| name.parse().ok())
+            && !visit(number, name)?
+        {
+            break;
         }
     }
     Ok(())
+}
+
+/// Calls `visit` with pieces of a file that end where lines do, and gives its length. A line that is longer than a small file is
+/// cut.
+fn each_piece(file: &OwnedFd, mut visit: impl FnMut(&[u8])) -> usize {
+    let mut buffer = vec![0; SMALL_FILE];
+    let (mut filled, mut total) = (0, 0);
+    loop {
+        match read(file, &mut buffer[filled..]) {
+            Err(Errno::INTR) => {}
+            Ok(length) if length > 0 => {
+                total += length;
+                filled += length;
+                let whole = match buffer[..filled].iter().rposition(|&byte| byte == b'\n') {
+                    Some(end) => end + 1,
+                    None if filled == buffer.len() => filled,
+                    None => 0,
+                };
+                visit(&buffer[..whole]);
+                buffer.copy_within(whole..filled, 0);
+                filled -= whole;
+            }
+            Ok(_) | Err(_) => break,
+        }
+    }
+    visit(&buffer[..filled]);
+    total
 }
 
 fn link(at: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<Link, Errno> {

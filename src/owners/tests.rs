@@ -237,6 +237,91 @@ fn a_socket_that_only_an_io_uring_holds_has_an_owner() {
 }
 
 #[test]
+fn a_socket_far_behind_in_a_long_ring_has_an_owner() {
+    let procfs = FakeProcfs::partial();
+    procfs.process(10, 1, 5, "hidden");
+    procfs.link("10/fd/3", "anon_inode:[io_uring]");
+    let files = (1000..5000).map(|inode| format!("{inode:5}: socket:[{inode}]\n"));
+    let listed: String = files.collect();
+    procfs.write("10/fdinfo/3", &format!("UserFiles:\t4000\n{listed}"));
+    for inode in [1000, 4999] {
+        let owner = owner(&mut procfs.owners(), Instant::now(), inode);
+        assert_eq!(owner.process(), "hidden");
+    }
+}
+
+#[test]
+fn processes_with_very_many_files_end_one_look_and_not_the_next() {
+    let procfs = FakeProcfs::whole();
+    procfs.process(300, 1, 5, "known");
+    procfs.holds(300, 3, 8);
+    let (mut owners, now) = (procfs.owners(), Instant::now());
+    owners.search.links = 150;
+    assert_eq!(owner(&mut owners, now, 8).process(), "known");
+    procfs.process(10, 1, 5, "victim");
+    procfs.holds(10, 3, 7);
+    for pid in [400, 401] {
+        procfs.process(pid, 1, 6, "many");
+        for number in 0..100 {
+            procfs.holds(pid, number, 1000 + u64::from(number));
+        }
+    }
+    let both = [listener(7), listener(8)];
+    let resolution = owners.resolve_at(now, &both);
+    assert!(resolution.owners[0].is_unknown() && resolution.unknown == 1);
+    assert_eq!(resolution.owners[1].process(), "known");
+    assert!(resolution.coverage.cut_short && !resolution.coverage.is_whole());
+    let resolution = owners.resolve_at(now, &both);
+    assert_eq!(resolution.owners[0].process(), "victim");
+    assert_eq!(resolution.unknown, 0);
+}
+
+#[test]
+fn looks_that_are_cut_come_to_every_process() {
+    let procfs = FakeProcfs::whole();
+    for pid in (10..=500).step_by(10) {
+        procfs.process(pid, 1, 5, "many");
+        for number in 0..7 {
+            procfs.holds(pid, number, 1000 + u64::from(number));
+        }
+    }
+    procfs.holds(20, 9, 7);
+    let (mut owners, now) = (procfs.owners(), Instant::now());
+    owners.search.links = 50;
+    // Seven tables in each look, fifty in all.
+    let looks =
+        (0..10).take_while(|&look| owner(&mut owners, now + PATIENCE * 64 * look, 7).is_unknown());
+    assert_eq!(looks.count(), 6);
+}
+
+#[test]
+fn what_could_be_in_a_thread_or_ring_that_was_not_come_to_is_not_the_kernels() {
+    let procfs = FakeProcfs::whole();
+    procfs.process(10, 1, 5, "a");
+    for thread in 10..20 {
+        for number in 0..10 {
+            procfs.link(&format!("10/task/{thread}/fd/{number}"), "pipe:[1]");
+        }
+    }
+    let looks = |links| {
+        let (mut owners, now) = (procfs.owners(), Instant::now());
+        owners.search.links = links;
+        owners.resolve_at(now, &[listener(7)]);
+        let resolution = owners.resolve_at(now, &[listener(7)]);
+        (
+            resolution.owners[0].is_kernel(),
+            resolution.coverage.cut_short,
+        )
+    };
+    assert_eq!(looks(99), (false, true));
+    assert_eq!(looks(100), (true, false));
+    procfs.link("10/fd/3", "anon_inode:[io_uring]");
+    procfs.write("10/fdinfo/3", &"x\n".repeat(64 * 1024));
+    assert_eq!(looks(1000), (false, true));
+    assert_eq!(looks(1100), (true, false));
+}
+
+#[test]
 fn a_socket_in_the_table_of_a_single_thread_has_an_owner() {
     let procfs = FakeProcfs::whole();
     procfs.process(10, 1, 5, "threads");

@@ -15,6 +15,12 @@ pub(super) struct Hold {
     pub(super) pid: u32,
 }
 
+impl Hold {
+    pub(super) const fn is_by_ring(self) -> bool {
+        false
+    }
+}
+
 /// What a look found: nothing.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -43,6 +49,7 @@ impl Search {
         Coverage {
             unreadable: 0,
             partial: false,
+            cut_short: false,
             failed: true,
             lacks_dac_read_search: false,
             lacks_sys_ptrace: false,
