@@ -223,7 +223,7 @@ impl Journal {
                     pid = process.map(|process| process.pid),
                     user = owner.user(),
                     unit = owner.unit(),
-                    creator = creator(owner),
+                    creator = owner.creator(),
                     also_held_by = other_holders(owner),
                     netns = (!known.netns.is_empty()).then_some(&*known.netns),
                     expected = known.expected,
@@ -265,14 +265,6 @@ impl Known {
             expected,
             netns: Arc::clone(&lit.netns),
         }
-    }
-}
-
-/// Who created a socket whose holder is not known.
-fn creator(owner: &Owner) -> Option<&str> {
-    match owner {
-        Owner::Unknown { creator } => creator.as_deref(),
-        Owner::Held(_) | Owner::Kernel => None,
     }
 }
 

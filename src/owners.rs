@@ -10,10 +10,15 @@
 //! program, changed its user or gave the socket away is therefore seen at the next scrape on a host with a few
 //! listeners, and after as many seconds as there are listeners on one with hundreds.
 //!
+//! **No process decides how long it takes.** A look reads so many open files and no more (`budget`); the next one goes on from
+//! there.
+//!
 //! **Unknown is not kernel.** A socket is the kernel's own if it has no file at all, or if nothing on the host holds it:
 //! every process was there to be read and was read, twice, with the places that no table of files shows (`hidden`). If
 //! anything could not be read it is unknown. (The TCP socket under a listener of SMC, RFC 7609, is the kernel's in this sense:
-//! the process holds another one.)
+//! the process holds another one.) Neither is it the kernel's if somebody but root created it: whoever wants to can keep a socket
+//! where nobody finds it, with an io_uring for one. What the kernel opens for such a user, as it does for a tunnel in a
+//! container with a user namespace, is unknown, too.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,6 +30,8 @@ use std::time::{Duration, Instant};
 use crate::port::Port;
 use crate::sockets::Listener;
 
+#[cfg(target_os = "linux")]
+mod budget;
 pub mod cgroup;
 mod coverage;
 #[cfg(target_os = "linux")]
@@ -42,7 +49,7 @@ mod walk;
 
 pub use coverage::Coverage;
 pub use owner::{Holders, Owner, Process};
-use search::{Hold, Search, Wanted};
+use search::{Hold, Search};
 
 /// Where the host's users are named.
 pub const PASSWD: &str = "/etc/passwd";
@@ -103,8 +110,22 @@ pub struct Caller<'a> {
 struct Key {
     cookie: Option<NonZeroU64>,
     inode: Option<u64>,
+    uid: Option<u32>,
     port: Port,
     address: IpAddr,
+}
+
+/// What is looked for, by inode.
+type Wanted = HashMap<u64, Want>;
+
+/// What a look has to know of a socket.
+#[derive(Clone, Copy, Debug)]
+struct Want {
+    /// Whether the look goes on until it is found.
+    due: bool,
+    /// Who created it.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    creator: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -165,19 +186,22 @@ impl Owners {
         self.resolve_at(Instant::now(), listeners)
     }
 
-    /// The owner of a socket that is told of by its caller, though it may have gone. If the process still lives and is called
-    /// so, with all that is known of it; a thread that is not the first may have a name of its own.
+    /// The owner of a socket that is told of by its caller, though it may have gone. If the process still lives, is called
+    /// so, and is of that user or has the socket from root, with all that is known of it; a thread that is not the first may have
+    /// a name of its own.
     pub fn caller(&mut self, caller: &Caller<'_>) -> Owner {
         let name = owner::displayed(caller.name.as_bytes());
         let process = self
             .search
             .describe(caller.pid)
             .filter(|process| process.name == name || caller.thread != caller.pid)
+            .filter(|process| !self.search.is_stranger(process, caller.uid))
             .unwrap_or_else(|| Process {
                 pid: caller.pid,
                 started: 0,
                 name,
                 executable: None,
+                uid: caller.uid,
                 user: self.search.user(caller.uid),
                 unit: caller
                     .cgroup
@@ -239,6 +263,9 @@ impl Owners {
     fn recheck(&mut self, now: Instant, keys: &[Key]) {
         let count = keys.len().min(self.rechecks.available(now) as usize);
         for _ in 0..count {
+            if self.rechecks.saved == 0 {
+                break;
+            }
             self.next = (self.next + 1) % keys.len();
             let key = &keys[self.next];
             let Some(known) = self.known.get_mut(key) else {
@@ -250,7 +277,12 @@ impl Owners {
             let (Some(inode), Some(oldest)) = (key.inode, known.owner.oldest()) else {
                 continue;
             };
-            self.rechecks.saved -= 1;
+            // To list a large ring takes long: there is one at the most.
+            self.rechecks.saved = if hold.is_by_ring() {
+                0
+            } else {
+                self.rechecks.saved.saturating_sub(1)
+            };
             if !self.search.confirms(hold, inode, oldest) {
                 known.certainty = Certainty::Missing(0, now);
             }
@@ -263,11 +295,16 @@ impl Owners {
         let mut looks = 0;
         for (key, known) in &self.known {
             if let (Some(inode), Certainty::Missing(so_often, due)) = (key.inode, known.certainty) {
-                *wanted.entry(inode).or_default() |= due <= now;
+                let creator = key.uid;
+                let want = wanted.entry(inode).or_insert(Want {
+                    due: false,
+                    creator,
+                });
+                want.due |= due <= now;
                 looks = looks.max(if due <= now { so_often } else { 0 });
             }
         }
-        if !wanted.values().any(|&due| due) {
+        if !wanted.values().any(|want| want.due) {
             return;
         }
         let likely = self.known.values().filter_map(Known::holder).collect();
@@ -279,7 +316,10 @@ impl Owners {
                         known.owner = Arc::clone(owner);
                         known.certainty = Certainty::Held(*hold);
                     }
-                    None if due <= now => known.was_not_found(looks + 1, now, found.nobody_else),
+                    None if due <= now => {
+                        let is_roots = key.uid.is_none_or(|uid| uid == 0);
+                        known.was_not_found(looks + 1, now, found.nobody_else && is_roots);
+                    }
                     None => {}
                 }
             }
@@ -294,11 +334,13 @@ impl Key {
             address,
             cookie,
             inode,
+            uid,
             ..
         } = *listener;
         Self {
             cookie,
             inode,
+            uid,
             port,
             address,
         }
@@ -333,8 +375,8 @@ impl Known {
 
     /// Draws the conclusion of a look without result. The first one proves nothing: the socket may have been closed, or
     /// handed from one process to another, while they were looked through.
-    fn was_not_found(&mut self, looks: u32, now: Instant, nobody_holds_it: bool) {
-        if looks > 1 && nobody_holds_it {
+    fn was_not_found(&mut self, looks: u32, now: Instant, may_be_kernels: bool) {
+        if looks > 1 && may_be_kernels {
             self.owner = Arc::new(Owner::Kernel);
         } else if !self.owner.is_kernel() {
             self.owner = Arc::clone(&self.unknown);

@@ -39,6 +39,7 @@ fn process(pid: u32, name: &str) -> Process {
         started: u64::from(pid),
         name: name.to_owned(),
         executable: Some(format!("/tmp/{name} (deleted)")),
+        uid: pid,
         user: name.into(),
         unit: name.to_owned(),
     }

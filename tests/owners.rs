@@ -11,7 +11,7 @@ mod group;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{IoSlice, Write};
+use std::io::{BufRead, BufReader, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,7 +24,7 @@ use std::process::{self, Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use darkport_exporter::owners::{Owner, Owners};
+use darkport_exporter::owners::{Owner, Owners, Process};
 use darkport_exporter::port::{Port, Protocol};
 use darkport_exporter::sockets::netlink::Netlink;
 use darkport_exporter::sockets::{Listener, Wanted};
@@ -493,6 +493,62 @@ fn change_of_user_is_seen() {
     child.go_on();
     until(|| comm(child.pid()), |name| name == "sleep");
     assert_eq!(owner_of(&mut owners, port).user(), user_name(NOBODY));
+}
+
+/// Anybody has programs run as another user, by any name, that hold what they are given: `su`, and here `sleep`.
+#[test]
+#[ignore = "needs root"]
+fn a_setuid_program_lends_its_user_to_no_socket() {
+    use std::os::unix::fs::PermissionsExt;
+    let _alone = alone();
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    make_readable(directory.path());
+    let program = directory.path().join("nv-hostengine");
+    fs::copy("/usr/bin/python3", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    let listens = format!(
+        "import os, socket, time
+s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); s.set_inheritable(True)
+print(s.getsockname()[1], flush=True)
+if os.fork() == 0: os.execv('{}', ['nv-hostengine', '-c', 'import time; time.sleep(600)'])
+input()
+if os.fork() == 0: time.sleep(600)
+input()",
+        program.display()
+    );
+    let mut child = Running(
+        Command::new("/usr/bin/python3")
+            .args(["-c", &listens])
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut line = String::new();
+    BufReader::new(child.0.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let port = Port::tcp(line.trim().parse().unwrap());
+    let holders = |count| {
+        let is_set = |owner: &Arc<Owner>| {
+            let as_root = |process: &Process| process.name == "nv-hostengine" && process.uid == 0;
+            owner.holders().count() == count && owner.holders().any(as_root)
+        };
+        until(|| owner_of(&mut of_host(), port), is_set)
+    };
+    let nobody = user_name(NOBODY);
+    assert_eq!(holders(2).user(), nobody);
+    child.go_on();
+    assert_eq!(holders(3).user(), nobody);
+    // Now the program with root's rights is the oldest.
+    child.go_on();
+    child.0.wait().unwrap();
+    let owner = holders(2);
+    assert_eq!(owner.user(), nobody);
+    assert_ne!(owner.process(), "nv-hostengine");
 }
 
 /// Without privilege: another process of the test binary, as another user, which runs

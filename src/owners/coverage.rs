@@ -11,6 +11,8 @@ pub struct Coverage {
     pub unreadable: usize,
     /// Whether procfs leaves processes out: it is that of a container, or mounted with `hidepid`.
     pub partial: bool,
+    /// Whether more files are open than a look reads.
+    pub cut_short: bool,
     /// Whether procfs itself could not be read.
     pub failed: bool,
     /// Whether this process lacks CAP_DAC_READ_SEARCH, needed to list another user's files.
@@ -23,7 +25,7 @@ impl Coverage {
     /// Whether every process was there to be read and was read.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
-        self.unreadable == 0 && !self.partial && !self.failed
+        self.unreadable == 0 && !self.partial && !self.cut_short && !self.failed
     }
 
     fn cause(&self) -> &'static str {
@@ -43,8 +45,11 @@ impl fmt::Display for Coverage {
                 .write_str("the processes could not be listed: --path.procfs must name a procfs");
         }
         if self.is_whole() {
-            return f.write_str("nothing stood in the way");
+            return f.write_str(
+                "all processes were read: what is missing is on its way between them, or hidden",
+            );
         }
+        let mut joint = "";
         if self.unreadable > 0 {
             let noun = if self.unreadable == 1 {
                 "process"
@@ -57,9 +62,16 @@ impl fmt::Display for Coverage {
                 self.unreadable,
                 self.cause()
             )?;
+            joint = "; ";
+        }
+        if self.cut_short {
+            write!(
+                f,
+                "{joint}more files are open than are looked at in one go: the next look goes on from there"
+            )?;
+            joint = "; ";
         }
         if self.partial {
-            let joint = if self.unreadable > 0 { "; " } else { "" };
             write!(
                 f,
                 "{joint}procfs does not show all processes: --path.procfs must name the host's, mounted without hidepid"
@@ -86,7 +98,10 @@ mod tests {
             lacks_sys_ptrace: true,
             ..none
         };
-        assert_eq!(none.to_string(), "nothing stood in the way");
+        assert_eq!(
+            none.to_string(),
+            "all processes were read: what is missing is on its way between them, or hidden"
+        );
         assert_eq!(
             both.to_string(),
             "40 processes could not be read: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing"
@@ -95,13 +110,17 @@ mod tests {
             forbidden.to_string(),
             "1 process could not be read: a security module or a user namespace forbids it"
         );
+        let partial = Coverage {
+            partial: true,
+            cut_short: true,
+            ..none
+        };
+        let text = partial.to_string();
         assert!(
-            Coverage {
-                partial: true,
-                ..none
-            }
-            .to_string()
-            .contains("hidepid")
+            text.starts_with("more files")
+                && text.contains("there; procfs")
+                && text.contains("hidepid"),
+            "{text}"
         );
         assert!(none.is_whole() && !both.is_whole());
     }

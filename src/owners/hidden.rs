@@ -7,9 +7,14 @@ use std::collections::HashMap;
 
 use rustix::io::Errno;
 
+use super::Wanted;
+use super::budget::Budget;
 use super::process::{Link, Procfs};
-use super::search::{Hold, Via, Wanted};
+use super::search::{Hold, Via};
 use super::walk::is_gone;
+
+/// What it costs to read of a socket whether files are on their way to it, in links read.
+const FDINFO: u32 = 4;
 
 /// What the second look found.
 #[derive(Debug, Default)]
@@ -20,11 +25,11 @@ pub(super) struct Hidden {
     pub(super) nothing_unseen: bool,
 }
 
-/// Looks into the tables of all threads.
+/// Looks into the tables of all threads, as far as the budget goes.
 ///
 /// # Errors
 /// When procfs cannot be listed.
-pub(super) fn look(procfs: &Procfs, wanted: &Wanted) -> Result<Hidden, Errno> {
+pub(super) fn look(procfs: &Procfs, wanted: &Wanted, budget: &Budget) -> Result<Hidden, Errno> {
     let mut hidden = Hidden {
         nothing_unseen: true,
         ..Hidden::default()
@@ -34,8 +39,12 @@ pub(super) fn look(procfs: &Procfs, wanted: &Wanted) -> Result<Hidden, Errno> {
             .numbers_in(&format!("{pid}/task"))
             .unwrap_or_default()
         {
-            let readable = hidden.look_at_thread(procfs, wanted, pid, thread);
+            let readable = hidden.look_at_thread(procfs, wanted, budget, pid, thread);
             hidden.nothing_unseen &= readable;
+            if budget.is_spent() {
+                hidden.nothing_unseen = false;
+                return Ok(hidden);
+            }
         }
     }
     Ok(hidden)
@@ -43,9 +52,17 @@ pub(super) fn look(procfs: &Procfs, wanted: &Wanted) -> Result<Hidden, Errno> {
 
 impl Hidden {
     /// Whether the thread could be read, and has no files on their way to it.
-    fn look_at_thread(&mut self, procfs: &Procfs, wanted: &Wanted, pid: u32, thread: u32) -> bool {
+    fn look_at_thread(
+        &mut self,
+        procfs: &Procfs,
+        wanted: &Wanted,
+        budget: &Budget,
+        pid: u32,
+        thread: u32,
+    ) -> bool {
         let mut sockets = Vec::new();
-        let result = procfs.each_file(&format!("{pid}/task/{thread}/fd"), |number, link| {
+        let table = format!("{pid}/task/{thread}/fd");
+        let result = procfs.each_file(&table, budget, |number, link| {
             if let Link::Socket(inode) = link {
                 sockets.push((number, inode));
             }
@@ -63,9 +80,9 @@ impl Hidden {
         }
         // Threads mostly share the table of their process; its sockets are asked about once.
         let in_flight = thread == pid
-            && sockets
-                .iter()
-                .any(|&(number, _)| has_files_in_flight(procfs, pid, number));
+            && sockets.iter().any(|&(number, _)| {
+                !budget.take(FDINFO) || has_files_in_flight(procfs, pid, number)
+            });
         let unreadable = matches!(result, Err(error) if !is_gone(error))
             && procfs.stat(pid).is_some_and(|stat| stat.can_hold_files());
         !in_flight && !unreadable

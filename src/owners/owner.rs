@@ -8,7 +8,7 @@ use std::sync::Arc;
 ///
 /// | | `process` | `user` | `unit` |
 /// |---|---|---|---|
-/// | [`Owner::Held`] | never empty, never `kernel` | never empty | empty outside units and containers |
+/// | [`Owner::Held`] | never empty, never `kernel` | never empty | empty outside units and containers, and of a [stranger](Holders) |
 /// | [`Owner::Kernel`] | `kernel` | empty | empty |
 /// | [`Owner::Unknown`] | empty | empty | empty |
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +26,17 @@ pub enum Owner {
 }
 
 /// The processes that hold a socket, which are several after a fork or when one was passed on. Never empty.
+///
+/// Whoever creates a socket can have others hold it: a program that runs as another user (setuid), or a service that takes
+/// files. So the labels are about a process of the socket's creator. Only root gives sockets to others, which a service manager
+/// does, and a daemon that drops its privileges: any process may hold what root created, and in a user namespace what the root of
+/// that one did. Where only strangers hold a socket, its user is the creator, and its unit is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holders {
     oldest: Process,
-    younger: Vec<Process>,
+    others: Vec<Process>,
+    /// Who created the socket, if only strangers hold it.
+    creator: Option<Arc<str>>,
 }
 
 /// A process, as it was when it was found to hold a socket.
@@ -45,7 +52,9 @@ pub struct Process {
     /// The file it runs, as the host's root sees it, with ` (deleted)` behind it when the file is no more. `None` where
     /// that could not be read.
     pub executable: Option<String>,
-    /// The user it runs as (effective), by name, or by number where the host has no name for it.
+    /// The user it runs as (effective).
+    pub uid: u32,
+    /// That user by name, or by number where the host has no name for it.
     pub user: Arc<str>,
     /// The systemd unit or container it runs in, see [`super::cgroup::unit_of_path`]; empty if none.
     pub unit: String,
@@ -65,16 +74,31 @@ impl Owner {
     /// The `user` label.
     #[must_use]
     pub fn user(&self) -> &str {
-        self.oldest().map_or("", |process| &process.user)
+        match self {
+            Self::Held(holders) => holders.creator.as_ref().unwrap_or(&holders.oldest.user),
+            Self::Kernel | Self::Unknown { .. } => "",
+        }
     }
 
     /// The `unit` label.
     #[must_use]
     pub fn unit(&self) -> &str {
-        self.oldest().map_or("", |process| &process.unit)
+        match self {
+            Self::Held(holders) if holders.creator.is_none() => &holders.oldest.unit,
+            Self::Held(_) | Self::Kernel | Self::Unknown { .. } => "",
+        }
     }
 
-    /// The process the labels are about: of all that hold the socket, the one that started first.
+    /// Who created the socket, where that is all that is known, or only strangers hold it. A fact for the log.
+    #[must_use]
+    pub fn creator(&self) -> Option<&str> {
+        match self {
+            Self::Held(Holders { creator, .. }) | Self::Unknown { creator } => creator.as_deref(),
+            Self::Kernel => None,
+        }
+    }
+
+    /// The process the labels are about: of all that hold the socket, the one that started first, strangers after all others.
     #[must_use]
     pub fn oldest(&self) -> Option<&Process> {
         match self {
@@ -83,13 +107,13 @@ impl Owner {
         }
     }
 
-    /// Every process that holds the socket, the oldest first.
+    /// Every process that holds the socket, the one the labels are about first.
     pub fn holders(&self) -> impl Iterator<Item = &Process> {
-        let younger = match self {
-            Self::Held(holders) => holders.younger.as_slice(),
+        let others = match self {
+            Self::Held(holders) => holders.others.as_slice(),
             Self::Kernel | Self::Unknown { .. } => &[],
         };
-        self.oldest().into_iter().chain(younger)
+        self.oldest().into_iter().chain(others)
     }
 
     /// The same with the oldest process alone, and its names bounded: to be remembered.
@@ -100,7 +124,7 @@ impl Owner {
         };
         let oldest = &holders.oldest;
         let is_long = |path: &String| path.len() > super::NAME_LENGTH;
-        if holders.younger.is_empty() && !oldest.executable.as_ref().is_some_and(is_long) {
+        if holders.others.is_empty() && !oldest.executable.as_ref().is_some_and(is_long) {
             return Arc::clone(owner);
         }
         Arc::new(Self::Held(Holders {
@@ -108,7 +132,8 @@ impl Owner {
                 executable: oldest.executable.as_deref().map(super::bounded),
                 ..oldest.clone()
             },
-            younger: Vec::new(),
+            others: Vec::new(),
+            creator: holders.creator.clone(),
         }))
     }
 
@@ -128,13 +153,24 @@ impl Owner {
 impl Holders {
     /// Puts the oldest first. `None` of no process.
     #[must_use]
-    pub fn of(mut processes: Vec<Process>) -> Option<Self> {
-        processes.sort_by_key(|process| (process.started, process.pid));
+    pub fn of(processes: Vec<Process>) -> Option<Self> {
+        Self::created_by("", processes, |_| false)
+    }
+
+    /// The same, strangers last.
+    pub(super) fn created_by(
+        creator: &str,
+        mut processes: Vec<Process>,
+        is_stranger: impl Fn(&Process) -> bool,
+    ) -> Option<Self> {
+        processes.sort_by_cached_key(|each| (is_stranger(each), each.started, each.pid));
         processes.dedup_by_key(|process| process.pid);
         let mut processes = processes.into_iter();
+        let oldest = processes.next()?;
         Some(Self {
-            oldest: processes.next()?,
-            younger: processes.collect(),
+            creator: is_stranger(&oldest).then(|| creator.into()),
+            oldest,
+            others: processes.collect(),
         })
     }
 }
@@ -159,8 +195,9 @@ mod tests {
             started,
             name: format!("p{pid}"),
             executable: None,
-            user: "root".into(),
-            unit: String::new(),
+            uid: pid,
+            user: format!("u{pid}").into(),
+            unit: "a.service".to_owned(),
         }
     }
 
@@ -185,6 +222,23 @@ mod tests {
         assert_eq!(Holders::of(Vec::new()), None);
         let brief = Owner::brief(&Arc::new(owner));
         assert_eq!((brief.process(), brief.holders().count()), ("p4", 1));
+    }
+
+    #[test]
+    fn a_stranger_is_not_the_label() {
+        let labels = |pids: &[u32]| {
+            let processes = pids.iter().map(|&pid| process(pid, pid.into())).collect();
+            let owner = Owner::Held(Holders::created_by("u9", processes, |p| p.uid != 9).unwrap());
+            let brief = Owner::brief(&Arc::new(owner.clone()));
+            let text =
+                |owner: &Owner| [owner.process(), owner.user(), owner.unit()].map(str::to_owned);
+            assert_eq!(text(&owner), text(&brief));
+            (text(&owner), owner.creator().map(str::to_owned))
+        };
+        let own = ["p9", "u9", "a.service"].map(str::to_owned);
+        assert_eq!(labels(&[3, 9, 10]), (own, None));
+        let strange = ["p3", "u9", ""].map(str::to_owned);
+        assert_eq!(labels(&[10, 3]), (strange, Some("u9".to_owned())));
     }
 
     #[test]

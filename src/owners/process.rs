@@ -12,6 +12,7 @@ use std::str;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, readlinkat, readlinkat_raw, statat};
 use rustix::io::{Errno, read};
 
+use super::budget::{Budget, LINKS};
 use super::owner::{Process, displayed};
 use super::search::{Hold, Via};
 use super::users::Users;
@@ -22,6 +23,10 @@ const KERNEL_THREAD: u64 = 0x0020_0000;
 
 /// As much of a small procfs file as is read; stat has some 300 bytes, a control-group file a few lines.
 const SMALL_FILE: usize = 16 * 1024;
+
+/// What the reading of a ring costs, in links read, and how many bytes of it cost one more.
+const RING: u32 = 16;
+const RING_BYTES: usize = 128;
 
 /// An open procfs.
 #[derive(Debug)]
@@ -79,25 +84,29 @@ impl Procfs {
         let mut numbers = Vec::new();
         each_number(open_directory(&self.root, path)?.as_fd(), |number, _| {
             numbers.push(number);
-            Ok(())
+            Ok(true)
         })?;
         Ok(numbers)
     }
 
-    /// Calls `visit` with each file of the table at `path`, such as `7/fd`.
+    /// Calls `visit` with each file of the table at `path`, such as `7/fd`, as long as there is budget.
     pub(super) fn each_file(
         &self,
         path: &str,
+        budget: &Budget,
         mut visit: impl FnMut(u32, Link),
     ) -> Result<(), Errno> {
         let directory = open_directory(&self.root, path)?;
         each_number(directory.as_fd(), |number, name| {
+            if !budget.take(1) {
+                return Ok(false);
+            }
             match link(directory.as_fd(), name) {
                 // Closed since it was listed.
                 Err(Errno::NOENT) => {}
                 link => visit(number, link?),
             }
-            Ok(())
+            Ok(true)
         })
     }
 
@@ -115,12 +124,18 @@ impl Procfs {
         link(self.root.as_fd(), path.as_str())
     }
 
-    /// The sockets an io_uring holds. The kernel lists a ring's files in its fdinfo, unless the ring is busy just then.
-    pub(super) fn sockets_of_ring(&self, pid: u32, ring: u32) -> Vec<u64> {
-        let file = self
-            .read(&format!("{pid}/fdinfo/{ring}"))
-            .unwrap_or_default();
-        sockets_in(&file).collect()
+    /// The sockets an io_uring holds, if there is budget. The kernel lists a ring's files in its fdinfo, unless the ring is busy
+    /// just then, and all that waits in it, so that the length tells what it costs.
+    pub(super) fn sockets_of_ring(&self, pid: u32, ring: u32, budget: &Budget) -> Vec<u64> {
+        let mut sockets = Vec::new();
+        if !budget.take(RING) {
+            return sockets;
+        }
+        if let Ok(file) = self.open_file(&format!("{pid}/fdinfo/{ring}")) {
+            let length = each_piece(&file, |piece| sockets.extend(sockets_in(piece)));
+            budget.take(u32::try_from(length / RING_BYTES).unwrap_or(u32::MAX));
+        }
+        sockets
     }
 
     /// Whether the process still holds the socket the same way.
@@ -134,7 +149,9 @@ impl Procfs {
                     format!("{pid}/task/{thread}/fd/{number}").as_str(),
                 ) == Ok(Link::Socket(inode))
             }
-            Via::Ring(ring) => self.sockets_of_ring(pid, ring).contains(&inode),
+            Via::Ring(ring) => self
+                .sockets_of_ring(pid, ring, &Budget::new(LINKS))
+                .contains(&inode),
         }
     }
 
@@ -157,9 +174,20 @@ impl Procfs {
             started: stat.started,
             name: displayed(&stat.comm),
             executable: executable.map(|path| path.to_string_lossy().into_owned()),
+            uid,
             user: users.name(uid),
             unit: bounded(&cgroup::unit_of_process(&String::from_utf8_lossy(&cgroups))),
         })
+    }
+
+    /// Whether a process can only have from somebody else what this user created: the user is neither its own, nor root, nor the
+    /// root of its user namespace.
+    pub(super) fn is_stranger(&self, process: &Process, creator: u32) -> bool {
+        let is_namespaces_root = || {
+            self.read(&format!("{}/uid_map", process.pid))
+                .is_ok_and(|map| has_root(&map, creator, process.uid))
+        };
+        creator != 0 && creator != process.uid && !is_namespaces_root()
     }
 
     /// The network namespace a process is in, by inode.
@@ -238,20 +266,50 @@ fn open_directory(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd
     )
 }
 
+/// Calls `visit` with the entries of a directory that are numbers, until it says that this is enough.
 fn each_number(
     directory: BorrowedFd<'_>,
-    mut visit: impl FnMut(u32, &CStr) -> Result<(), Errno>,
+    mut visit: impl FnMut(u32, &CStr) -> Result<bool, Errno>,
 ) -> Result<(), Errno> {
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut entries = RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name();
-        if let Some(number) = name.to_str().ok().and_then(|name| name.parse().ok()) {
-            visit(number, name)?;
+        if let Some(number) = name.to_str().ok().and_then(|name| name.parse().ok())
+            && !visit(number, name)?
+        {
+            break;
         }
     }
     Ok(())
+}
+
+/// Calls `visit` with pieces of a file that end where lines do, and gives its length. A line that is longer than a small file is
+/// cut.
+fn each_piece(file: &OwnedFd, mut visit: impl FnMut(&[u8])) -> usize {
+    let mut buffer = vec![0; SMALL_FILE];
+    let (mut filled, mut total) = (0, 0);
+    loop {
+        match read(file, &mut buffer[filled..]) {
+            Err(Errno::INTR) => {}
+            Ok(length) if length > 0 => {
+                total += length;
+                filled += length;
+                let whole = match buffer[..filled].iter().rposition(|&byte| byte == b'\n') {
+                    Some(end) => end + 1,
+                    None if filled == buffer.len() => filled,
+                    None => 0,
+                };
+                visit(&buffer[..whole]);
+                buffer.copy_within(whole..filled, 0);
+                filled -= whole;
+            }
+            Ok(_) | Err(_) => break,
+        }
+    }
+    visit(&buffer[..filled]);
+    total
 }
 
 fn link(at: BorrowedFd<'_>, path: impl rustix::path::Arg) -> Result<Link, Errno> {
@@ -269,6 +327,26 @@ fn sockets_in(file: &[u8]) -> impl Iterator<Item = u64> {
             Link::Socket(inode) => Some(inode),
             Link::Ring | Link::Other => None,
         })
+}
+
+/// Whether in the user namespace of this uid_map, user_namespaces(7), `root` is root over `uid`. Whoever makes a namespace can
+/// become only such users in it as they were given.
+fn has_root(map: &[u8], root: u32, uid: u32) -> bool {
+    let ranges: Vec<[u32; 3]> = str::from_utf8(map)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse);
+            let mut next = || numbers.next()?.ok();
+            Some([next()?, next()?, next()?])
+        })
+        .collect();
+    ranges
+        .iter()
+        .any(|&[inside, outside, _]| inside == 0 && outside == root)
+        && ranges
+            .iter()
+            .any(|&[_, outside, count]| uid.checked_sub(outside).is_some_and(|at| at < count))
 }
 
 /// The fifth field of loadavg.
@@ -301,6 +379,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
     let _ = (parse_link(bytes), inode_in(b"net:[", bytes));
     assert!(sockets_in(bytes).count() <= bytes.len());
     let _ = last_pid_in(bytes);
+    let _ = has_root(bytes, 7, 8);
 }
 
 #[cfg(test)]
@@ -321,6 +400,17 @@ mod tests {
         for (target, link) in cases {
             assert_eq!(parse_link(target.as_bytes()), link, "{target}");
         }
+    }
+
+    #[test]
+    fn a_user_namespace_has_one_root_over_the_users_it_was_given() {
+        let map = b"         0     100000          1\n        33     100033          1\n";
+        assert!(has_root(map, 100_000, 100_033));
+        assert!(!has_root(map, 100_033, 100_000));
+        assert!(!has_root(map, 100_000, 0));
+        assert!(has_root(b"0 0 4294967295\n", 0, 33));
+        assert!(!has_root(b"0 0 4294967295\n", 1000, 0));
+        assert!(!has_root(b"", 1000, 1000) && !has_root(b"0 1000", 1000, 1000));
     }
 
     #[test]

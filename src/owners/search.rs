@@ -8,16 +8,14 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::Coverage;
+use super::budget::{Budget, LINKS};
 use super::groups::Groups;
 use super::hidden;
 use super::owner::{Holders, Owner, Process};
 use super::process::Procfs;
 use super::users::Users;
-use super::walk::{Findings, Sizes, walk};
-
-/// What is looked for: inodes, and whether the walk goes on until it is found.
-pub(super) type Wanted = HashMap<u64, bool>;
+use super::walk::{Findings, Memory, walk};
+use super::{Coverage, Wanted};
 
 /// A process that holds a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +35,12 @@ pub(super) enum Via {
     Ring(u32),
 }
 
+impl Hold {
+    pub(super) const fn is_by_ring(self) -> bool {
+        matches!(self.via, Via::Ring(_))
+    }
+}
+
 /// What a look found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -54,7 +58,9 @@ pub(super) struct Search {
     users: Users,
     groups: Groups,
     coverage: Coverage,
-    sizes: Sizes,
+    memory: Memory,
+    /// How many files a look reads.
+    pub(super) links: u32,
 }
 
 impl Search {
@@ -65,7 +71,8 @@ impl Search {
             users: Users::new(passwd),
             groups: Groups::new(),
             coverage: Coverage::default(),
-            sizes: Sizes::new(),
+            memory: Memory::default(),
+            links: LINKS,
         }
     }
 
@@ -93,6 +100,13 @@ impl Search {
     pub(super) fn describe(&mut self, pid: u32) -> Option<Process> {
         self.users.refresh();
         self.procfs.as_ref()?.describe(pid, &mut self.users)
+    }
+
+    /// Whether a process can only have from somebody else what this user created.
+    pub(super) fn is_stranger(&self, process: &Process, creator: u32) -> bool {
+        self.procfs
+            .as_ref()
+            .is_none_or(|procfs| procfs.is_stranger(process, creator))
     }
 
     /// Whether a process still holds the socket, and is what it was.
@@ -131,17 +145,20 @@ impl Search {
             Some(procfs) => procfs,
             None => Procfs::open(&self.path)?,
         };
-        let findings = walk(&procfs, wanted, likely, &mut self.sizes)?;
-        if findings.visited_all {
-            self.coverage = covered(&findings);
+        let budget = Budget::new(self.links);
+        let findings = walk(&procfs, wanted, likely, &mut self.memory, thorough, &budget)?;
+        if findings.visited_all || budget.is_spent() {
+            self.coverage = covered(&findings, budget.is_spent());
         }
         let mut found = Found::default();
-        self.name_holders(&procfs, &findings.holders, &mut found);
+        self.name_holders(&procfs, wanted, &findings.holders, &mut found);
         let missing = wanted.keys().any(|inode| !found.owners.contains_key(inode));
         if thorough && missing && findings.is_whole() {
-            let hidden = hidden::look(&procfs, wanted)?;
-            self.name_holders(&procfs, &hidden.holders, &mut found);
+            let budget = Budget::new(self.links);
+            let hidden = hidden::look(&procfs, wanted, &budget)?;
+            self.name_holders(&procfs, wanted, &hidden.holders, &mut found);
             found.nobody_else = hidden.nothing_unseen;
+            self.coverage.cut_short |= budget.is_spent();
         }
         self.procfs = Some(procfs);
         Ok(found)
@@ -152,10 +169,20 @@ impl Search {
     fn name_holders(
         &mut self,
         procfs: &Procfs,
+        wanted: &Wanted,
         holders: &HashMap<u64, Vec<Hold>>,
         found: &mut Found,
     ) {
         let mut described: HashMap<u32, Option<Process>> = HashMap::new();
+        // Each is read once, however many sockets it holds; the walk has had its price.
+        let mut rings: HashMap<(u32, u32), Vec<u64>> = HashMap::new();
+        let mut holds_still = |hold: &Hold, inode| match hold.via {
+            Via::Ring(ring) => rings
+                .entry((hold.pid, ring))
+                .or_insert_with(|| procfs.sockets_of_ring(hold.pid, ring, &Budget::new(LINKS)))
+                .contains(&inode),
+            _ => procfs.holds(*hold, inode),
+        };
         for (&inode, holds) in holders {
             if found.owners.contains_key(&inode) {
                 continue;
@@ -167,13 +194,20 @@ impl Search {
                     .clone()
             };
             let processes = holds.iter().filter_map(&mut process).collect();
-            let Some(owner) = Holders::of(processes).map(Owner::Held) else {
+            let holders = match wanted.get(&inode).and_then(|want| want.creator) {
+                Some(creator) => {
+                    let is_stranger = |process: &Process| procfs.is_stranger(process, creator);
+                    Holders::created_by(&self.users.name(creator), processes, is_stranger)
+                }
+                None => Holders::of(processes),
+            };
+            let Some(owner) = holders.map(Owner::Held) else {
                 continue;
             };
             let oldest = owner.oldest().map(|process| process.pid);
             if let Some(&hold) = holds
                 .iter()
-                .find(|hold| Some(hold.pid) == oldest && procfs.holds(**hold, inode))
+                .find(|hold| Some(hold.pid) == oldest && holds_still(hold, inode))
             {
                 found.owners.insert(inode, (Arc::new(owner), hold));
             }
@@ -182,11 +216,12 @@ impl Search {
 }
 
 /// What a whole walk tells of its own completeness.
-fn covered(findings: &Findings) -> Coverage {
+fn covered(findings: &Findings, cut_short: bool) -> Coverage {
     let held = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     Coverage {
         unreadable: findings.unreadable,
         partial: findings.partial,
+        cut_short,
         failed: false,
         lacks_dac_read_search: !held.contains(CapabilitySet::DAC_READ_SEARCH),
         lacks_sys_ptrace: !held.contains(CapabilitySet::SYS_PTRACE),

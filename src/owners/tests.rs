@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use tempfile::TempDir;
 
@@ -86,7 +86,7 @@ fn listener(inode: u64) -> Listener {
         address: Ipv4Addr::UNSPECIFIED.into(),
         cookie: None,
         inode: Some(inode),
-        uid: Some(33),
+        uid: Some(0),
         cgroup: None,
     }
 }
@@ -112,6 +112,7 @@ fn a_socket_without_a_file_is_the_kernels() {
 fn a_socket_without_an_inode_is_unknown() {
     let unnumbered = Listener {
         inode: None,
+        uid: Some(33),
         ..listener(7)
     };
     let resolution = FakeProcfs::whole().owners().resolve(&[unnumbered]);
@@ -138,6 +139,21 @@ fn what_nobody_holds_is_the_kernels_at_the_second_look() {
         [second.process(), second.user(), second.unit()],
         ["kernel", "", ""]
     );
+}
+
+#[test]
+fn what_somebody_but_root_created_is_never_the_kernels() {
+    let procfs = FakeProcfs::whole();
+    let created = Listener {
+        uid: Some(33),
+        ..listener(7)
+    };
+    let (mut owners, now) = (procfs.owners(), Instant::now());
+    for looks in 0..4 {
+        let resolution =
+            owners.resolve_at(now + PATIENCE * 8 * looks, std::slice::from_ref(&created));
+        assert!(resolution.owners[0].is_unknown());
+    }
 }
 
 #[test]
@@ -221,6 +237,91 @@ fn a_socket_that_only_an_io_uring_holds_has_an_owner() {
 }
 
 #[test]
+fn a_socket_far_behind_in_a_long_ring_has_an_owner() {
+    let procfs = FakeProcfs::partial();
+    procfs.process(10, 1, 5, "hidden");
+    procfs.link("10/fd/3", "anon_inode:[io_uring]");
+    let files = (1000..5000).map(|inode| format!("{inode:5}: socket:[{inode}]\n"));
+    let listed: String = files.collect();
+    procfs.write("10/fdinfo/3", &format!("UserFiles:\t4000\n{listed}"));
+    for inode in [1000, 4999] {
+        let owner = owner(&mut procfs.owners(), Instant::now(), inode);
+        assert_eq!(owner.process(), "hidden");
+    }
+}
+
+#[test]
+fn processes_with_very_many_files_end_one_look_and_not_the_next() {
+    let procfs = FakeProcfs::whole();
+    procfs.process(300, 1, 5, "known");
+    procfs.holds(300, 3, 8);
+    let (mut owners, now) = (procfs.owners(), Instant::now());
+    owners.search.links = 150;
+    assert_eq!(owner(&mut owners, now, 8).process(), "known");
+    procfs.process(10, 1, 5, "victim");
+    procfs.holds(10, 3, 7);
+    for pid in [400, 401] {
+        procfs.process(pid, 1, 6, "many");
+        for number in 0..100 {
+            procfs.holds(pid, number, 1000 + u64::from(number));
+        }
+    }
+    let both = [listener(7), listener(8)];
+    let resolution = owners.resolve_at(now, &both);
+    assert!(resolution.owners[0].is_unknown() && resolution.unknown == 1);
+    assert_eq!(resolution.owners[1].process(), "known");
+    assert!(resolution.coverage.cut_short && !resolution.coverage.is_whole());
+    let resolution = owners.resolve_at(now, &both);
+    assert_eq!(resolution.owners[0].process(), "victim");
+    assert_eq!(resolution.unknown, 0);
+}
+
+#[test]
+fn looks_that_are_cut_come_to_every_process() {
+    let procfs = FakeProcfs::whole();
+    for pid in (10..=500).step_by(10) {
+        procfs.process(pid, 1, 5, "many");
+        for number in 0..7 {
+            procfs.holds(pid, number, 1000 + u64::from(number));
+        }
+    }
+    procfs.holds(20, 9, 7);
+    let (mut owners, now) = (procfs.owners(), Instant::now());
+    owners.search.links = 50;
+    // Seven tables in each look, fifty in all.
+    let looks =
+        (0..10).take_while(|&look| owner(&mut owners, now + PATIENCE * 64 * look, 7).is_unknown());
+    assert_eq!(looks.count(), 6);
+}
+
+#[test]
+fn what_could_be_in_a_thread_or_ring_that_was_not_come_to_is_not_the_kernels() {
+    let procfs = FakeProcfs::whole();
+    procfs.process(10, 1, 5, "a");
+    for thread in 10..20 {
+        for number in 0..10 {
+            procfs.link(&format!("10/task/{thread}/fd/{number}"), "pipe:[1]");
+        }
+    }
+    let looks = |links| {
+        let (mut owners, now) = (procfs.owners(), Instant::now());
+        owners.search.links = links;
+        owners.resolve_at(now, &[listener(7)]);
+        let resolution = owners.resolve_at(now, &[listener(7)]);
+        (
+            resolution.owners[0].is_kernel(),
+            resolution.coverage.cut_short,
+        )
+    };
+    assert_eq!(looks(99), (false, true));
+    assert_eq!(looks(100), (true, false));
+    procfs.link("10/fd/3", "anon_inode:[io_uring]");
+    procfs.write("10/fdinfo/3", &"x\n".repeat(64 * 1024));
+    assert_eq!(looks(1000), (false, true));
+    assert_eq!(looks(1100), (true, false));
+}
+
+#[test]
 fn a_socket_in_the_table_of_a_single_thread_has_an_owner() {
     let procfs = FakeProcfs::whole();
     procfs.process(10, 1, 5, "threads");
@@ -275,6 +376,57 @@ fn all_holders_are_named_and_the_oldest_is_the_label() {
         (owner.process(), owner.unit()),
         ("manager", "manager.service")
     );
+}
+
+/// The directories of the processes belong to this one's user.
+#[test]
+fn whoever_else_holds_a_socket_its_user_is_its_creators_and_its_unit_no_strangers() {
+    let procfs = FakeProcfs::whole();
+    let own = fs::metadata(procfs.0.path()).unwrap().uid();
+    let (creator, number) = (own + 34, (own + 34).to_string());
+    let created = Listener {
+        uid: Some(creator),
+        ..listener(7)
+    };
+    let labels = || {
+        let owner = &procfs
+            .owners()
+            .resolve(std::slice::from_ref(&created))
+            .owners[0];
+        [owner.process(), owner.user(), owner.unit()].map(str::to_owned)
+    };
+    procfs.process(10, 1, 5, "su");
+    procfs.holds(10, 3, 7);
+    assert_eq!(labels(), ["su", &number, ""]);
+    // In a user namespace that the creator is root of, every user is one of the creator's.
+    procfs.write("10/uid_map", &format!("0 {creator} 1\n7 {own} 1\n"));
+    let all = labels();
+    assert!(all[1] != number && all[2] == "su.service", "{all:?}");
+}
+
+#[test]
+fn a_caller_is_described_by_what_has_its_number_only_if_that_is_of_its_user() {
+    let procfs = FakeProcfs::whole();
+    let own = fs::metadata(procfs.0.path()).unwrap().uid();
+    procfs.process(10, 1, 5, "su");
+    let mut owners = procfs.owners();
+    owners.resolve(&[listener(7)]);
+    let mut ask = |thread, uid| {
+        let owner = owners.caller(&Caller {
+            pid: 10,
+            thread,
+            uid,
+            name: "su",
+            cgroup: None,
+        });
+        (owner.user().to_owned(), owner.unit().to_owned())
+    };
+    for thread in [10, 11] {
+        let stranger = ((own + 34).to_string(), String::new());
+        assert_eq!(ask(thread, own + 34), stranger);
+        assert_eq!(ask(thread, own).1, "su.service");
+        assert_eq!(ask(thread, 0).1, "su.service", "root's, handed down");
+    }
 }
 
 #[test]

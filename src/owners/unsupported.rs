@@ -5,17 +5,20 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Coverage;
 use super::owner::{Owner, Process};
 use super::users::Users;
-
-/// What is looked for: inodes, and whether it is due.
-pub(super) type Wanted = HashMap<u64, bool>;
+use super::{Coverage, Wanted};
 
 /// A process that holds a socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
     pub(super) pid: u32,
+}
+
+impl Hold {
+    pub(super) const fn is_by_ring(self) -> bool {
+        false
+    }
 }
 
 /// What a look found: nothing.
@@ -46,6 +49,7 @@ impl Search {
         Coverage {
             unreadable: 0,
             partial: false,
+            cut_short: false,
             failed: true,
             lacks_dac_read_search: false,
             lacks_sys_ptrace: false,
@@ -63,6 +67,10 @@ impl Search {
 
     pub(super) fn describe(&mut self, _pid: u32) -> Option<Process> {
         None
+    }
+
+    pub(super) fn is_stranger(&self, _process: &Process, _creator: u32) -> bool {
+        true
     }
 
     pub(super) fn confirms(&mut self, _hold: Hold, _inode: u64, _process: &Process) -> bool {

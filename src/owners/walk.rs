@@ -11,14 +11,19 @@ use std::collections::{HashMap, HashSet};
 
 use rustix::io::Errno;
 
+use super::Wanted;
+use super::budget::Budget;
 use super::process::{Link, Procfs};
-use super::search::{Hold, Via, Wanted};
+use super::search::{Hold, Via};
 
 /// If the sockets are held under more different numbers than this, tables are read whole to the end: that costs no more.
 const NUMBERS: usize = 4;
 
 /// Generations of parents that are looked at.
 const ANCESTORS: usize = 32;
+
+/// What it costs to find out the parent of a process, in links read.
+const STAT: u32 = 4;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -40,10 +45,17 @@ impl Findings {
     }
 }
 
-/// How many files each process had when its table was last read: a table of another size has something new in it.
-pub(super) type Sizes = HashMap<u32, u64>;
+/// What is remembered from one walk to the next.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// How many files each process had when its table was last read: a table of another size has something new in it.
+    sizes: HashMap<u32, u64>,
+    /// The process at which the budget was spent.
+    cut_at: Option<u32>,
+}
 
-/// Looks for the wanted sockets, first in the processes `likely` to have them.
+/// Looks for the wanted sockets, first in the processes `likely` to have them, as far as the budget goes. A walk that `resumes`
+/// starts where the last one had to stop, and goes on down the process ids: so it comes to every process, whatever others do.
 ///
 /// # Errors
 /// When procfs cannot be listed.
@@ -51,8 +63,11 @@ pub(super) fn walk(
     procfs: &Procfs,
     wanted: &Wanted,
     likely: &[u32],
-    sizes: &mut Sizes,
+    memory: &mut Memory,
+    resumes: bool,
+    budget: &Budget,
 ) -> Result<Findings, Errno> {
+    let Memory { sizes, cut_at } = memory;
     let listed = procfs.processes()?;
     let present: HashSet<u32> = listed.iter().copied().collect();
     sizes.retain(|pid, _| present.contains(pid));
@@ -63,10 +78,13 @@ pub(super) fn walk(
             .table_size(*pid)
             .is_some_and(|size| known.get(pid) != Some(&size))
     };
-    let mut walk = Walk::new(procfs, wanted, sizes);
-    let mut order = likely
-        .iter()
-        .copied()
+    let mut walk = Walk::new(procfs, wanted, sizes, budget);
+    let resumed = cut_at.take().filter(|_| resumes);
+    let mut order = resumed
+        .map(|pid| downwards_from(pid, &listed))
+        .into_iter()
+        .flatten()
+        .chain(likely.iter().copied())
         .chain(listed.iter().copied().filter(is_new))
         .chain(listed.iter().copied().filter(has_changed))
         .chain(listed.iter().copied());
@@ -74,9 +92,15 @@ pub(super) fn walk(
         if walk.is_done() {
             break false;
         }
-        match order.next() {
-            Some(pid) => walk.visit(pid),
-            None => break true,
+        let Some(pid) = order.next() else {
+            break true;
+        };
+        walk.visit(pid);
+        if budget.is_spent() {
+            // One that is too much for a whole walk is left out by the next.
+            let is_first = walk.visited.len() == 1;
+            *cut_at = Some(pid.saturating_sub(u32::from(is_first)));
+            break false;
         }
     };
     for &pid in &listed {
@@ -85,6 +109,15 @@ pub(super) fn walk(
     walk.visit_parents();
     walk.findings.partial = !shows_the_host(procfs, &listed);
     Ok(walk.findings)
+}
+
+/// All processes by their ids, from this one down and round.
+fn downwards_from(pid: u32, listed: &[u32]) -> Vec<u32> {
+    let mut pids = listed.to_vec();
+    pids.sort_unstable_by(|a, b| b.cmp(a));
+    let above = pids.partition_point(|&each| each > pid);
+    pids.rotate_left(above);
+    pids
 }
 
 /// Whether procfs shows the first process namespace, and all of it: its second process is a kernel thread, which no other
@@ -105,12 +138,20 @@ struct Walk<'a> {
     /// The numbers under which found sockets are held.
     numbers: Vec<u32>,
     visited: HashSet<u32>,
-    sizes: &'a mut Sizes,
+    sizes: &'a mut HashMap<u32, u64>,
+    budget: &'a Budget,
+    /// Processes whose parents were looked at.
+    climbed: HashSet<u32>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(procfs: &'a Procfs, wanted: &'a Wanted, sizes: &'a mut Sizes) -> Self {
-        let missing = wanted.values().filter(|&&required| required).count();
+    fn new(
+        procfs: &'a Procfs,
+        wanted: &'a Wanted,
+        sizes: &'a mut HashMap<u32, u64>,
+        budget: &'a Budget,
+    ) -> Self {
+        let missing = wanted.values().filter(|want| want.due).count();
         Self {
             procfs,
             wanted,
@@ -119,6 +160,8 @@ impl<'a> Walk<'a> {
             numbers: Vec::new(),
             visited: HashSet::new(),
             sizes,
+            budget,
+            climbed: HashSet::new(),
         }
     }
 
@@ -134,8 +177,8 @@ impl<'a> Walk<'a> {
         }
         let mut rings = Vec::new();
         let mut size = 0;
-        let procfs = self.procfs;
-        let result = procfs.each_file(&format!("{pid}/fd"), |number, link| {
+        let (procfs, budget) = (self.procfs, self.budget);
+        let result = procfs.each_file(&format!("{pid}/fd"), budget, |number, link| {
             size += 1;
             match link {
                 Link::Socket(inode) => self.saw(
@@ -160,7 +203,7 @@ impl<'a> Walk<'a> {
             self.findings.unreadable += 1;
         }
         for ring in rings {
-            for inode in procfs.sockets_of_ring(pid, ring) {
+            for inode in procfs.sockets_of_ring(pid, ring, budget) {
                 self.saw(
                     inode,
                     Hold {
@@ -174,7 +217,8 @@ impl<'a> Walk<'a> {
 
     /// Looks only at the numbers under which found sockets are held elsewhere.
     fn look_for_copies(&mut self, pid: u32) {
-        if self.visited.contains(&pid) {
+        let cost = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        if self.visited.contains(&pid) || !self.budget.take(cost) {
             return;
         }
         let procfs = self.procfs;
@@ -209,6 +253,9 @@ impl<'a> Walk<'a> {
         for holder in holders {
             let mut pid = holder;
             for _ in 0..ANCESTORS {
+                if !self.climbed.insert(pid) || !self.budget.take(STAT) {
+                    break;
+                }
                 match self.procfs.stat(pid) {
                     Some(stat) if stat.parent != 0 => pid = stat.parent,
                     _ => break,
@@ -222,19 +269,21 @@ impl<'a> Walk<'a> {
     }
 
     fn saw(&mut self, inode: u64, hold: Hold) {
-        let Some(&required) = self.wanted.get(&inode) else {
+        let Some(want) = self.wanted.get(&inode) else {
             return;
         };
         let holders = self.findings.holders.entry(inode).or_default();
-        if required && holders.is_empty() {
+        if want.due && holders.is_empty() {
             self.missing -= 1;
         }
         if let Via::File(number) = hold.via
+            && self.numbers.len() <= NUMBERS
             && !self.numbers.contains(&number)
         {
             self.numbers.push(number);
         }
-        if !holders.iter().any(|known| known.pid == hold.pid) {
+        // Mostly the last one: a table is read at a time.
+        if !holders.iter().rev().any(|known| known.pid == hold.pid) {
             holders.push(hold);
         }
     }
