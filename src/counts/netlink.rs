@@ -429,7 +429,7 @@ impl Books {
         Ok(Waiting::Maybe)
     }
 
-    /// Asks what was dropped. Reads a file of the kernel's, so not for every message.
+    /// Asks what was dropped.
     fn count_drops(&mut self) {
         for subscription in &mut self.subscriptions {
             self.lost += u64::from(subscription.newly_dropped());
@@ -447,10 +447,4 @@ pub(crate) fn fuzz(bytes: &[u8]) {
             assert_eq!(destroyed.address, destroyed.address.to_canonical());
         }
     }
-}
-
-/// `/proc/net/netlink`.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz_drops(bytes: &[u8]) {
-    let _ = subscription::drops_of(&String::from_utf8_lossy(bytes), 7001);
 }
