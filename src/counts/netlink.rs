@@ -16,6 +16,9 @@
 //! - Sockets of the kernel itself, an NFS server's for example, are destroyed in silence: they are counted when a table
 //!   shows them.
 //! - A socket that connects, is disconnected and connects again counts once.
+//! - Which way a connection went that no table has shown and that began with a listener gone for longer than two tables and
+//!   ten seconds, where a FIN was sent: it is taken for outbound. For that its process must have shut it down, or had it
+//!   reset, and then kept the descriptor for so long.
 //!
 //! Needs Linux 4.19 for all of it; 4.2 tells of the sockets but not of who began a connection, and the ports alone decide.
 //! Every closed TCP and UDP socket of the host pays for the message, watched or not.
