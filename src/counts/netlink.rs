@@ -21,6 +21,7 @@
 //!   reset, and then kept the descriptor for so long.
 //!
 //! Needs Linux 4.19 for all of it; 4.2 tells of the sockets but not of who began a connection, and the ports alone decide.
+//! Before 4.12 it is not told how much was dropped, only that something was.
 //! Every closed TCP and UDP socket of the host pays for the message, watched or not.
 
 mod filter;

@@ -49,8 +49,15 @@ struct Known {
     local: u16,
     remote: u16,
     seen: u64,
-    /// Whether it is settled which way it went, and counted where it is to be.
-    is_decided: bool,
+    /// `None` until it is settled, and counted where it is to be.
+    way: Option<Way>,
+}
+
+/// Which way a connection went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    In,
+    Out,
 }
 
 /// A listener whose end was not told.
@@ -138,12 +145,11 @@ impl Ledger {
         }
         for connection in &present.connections {
             let (local, remote) = ports(connection);
-            let side = if self.is_listened(local) {
-                local
-            } else {
-                remote
-            };
-            let side = Port::tcp(side);
+            let way = self.way(local);
+            let side = Port::tcp(match way {
+                Way::In => local,
+                Way::Out => remote,
+            });
             let is_fresh = fresh.contains(side);
             if let Some(cookie) = connection.cookie
                 && (is_fresh || !self.watched.contains(side))
@@ -156,7 +162,7 @@ impl Ledger {
                     local,
                     remote,
                     seen,
-                    is_decided: true,
+                    way: Some(way),
                 });
             }
         }
@@ -252,33 +258,38 @@ impl Ledger {
             known.seen = seen;
             return;
         }
-        let is_decided = self.is_listened(local);
-        if is_decided {
-            self.count(Port::tcp(local), 1, |tally| &mut tally.accepted);
+        let way = self.is_listened(local).then_some(Way::In);
+        match way {
+            Some(_) => {
+                self.count(Port::tcp(local), 1, |tally| &mut tally.accepted);
+            }
+            None => self.waiting.push(cookie),
         }
         let known = Known {
             local,
             remote,
             seen,
-            is_decided,
+            way,
         };
         self.connections.insert(cookie, known);
-        self.waiting.extend((!is_decided).then_some(cookie));
     }
 
     /// Decides a connection that the table before this one was the first to show: who listens or listened there is known by now.
     fn decide_known(&mut self, cookie: NonZeroU64) {
-        let Some(known) = self.connections.get_mut(&cookie) else {
+        let Some(known) = self.connections.get(&cookie).copied() else {
             return;
         };
-        if !std::mem::replace(&mut known.is_decided, true) {
-            let connection = Undecided {
-                local: known.local,
-                remote: Some(known.remote),
-                origin: Origin::Unproven,
-            };
-            self.decide(connection, 1);
+        if known.way.is_some() {
+            return;
         }
+        let way = Some(self.way(known.local));
+        self.connections.insert(cookie, Known { way, ..known });
+        let connection = Undecided {
+            local: known.local,
+            remote: Some(known.remote),
+            origin: Origin::Unproven,
+        };
+        self.decide(connection, 1);
     }
 
     fn settle(&mut self, destroyed: &Destroyed, now: SystemTime) {
@@ -291,7 +302,7 @@ impl Ledger {
                 origin,
             } => {
                 let known = self.connections.remove(&destroyed.cookie);
-                let is_decided = known.is_some_and(|known| known.is_decided);
+                let is_decided = known.is_some_and(|known| known.way.is_some());
                 if !is_decided && (synchronised || known.is_some()) {
                     self.settle_connection(Undecided {
                         local: destroyed.port.number,
@@ -375,7 +386,9 @@ impl Ledger {
             .filter(|connection| connection.established)
         {
             let local = connection.local.port();
-            if self.is_listened(local) {
+            let known = connection.cookie.and_then(|it| self.connections.get(&it));
+            let way = known.and_then(|known| known.way);
+            if way.unwrap_or_else(|| self.way(local)) == Way::In {
                 self.count(Port::tcp(local), 1, |tally| &mut tally.connections);
             }
         }
@@ -397,6 +410,15 @@ impl Ledger {
 
     fn is_listened(&self, number: u16) -> bool {
         self.listened.contains_key(&number)
+    }
+
+    /// Which way a connection from or to this local port went, by who listens there now.
+    fn way(&self, local: u16) -> Way {
+        if self.is_listened(local) {
+            Way::In
+        } else {
+            Way::Out
+        }
     }
 
     fn forget_absent(&mut self, now: SystemTime) {

@@ -208,6 +208,28 @@ fn a_connection_that_came_in_before_its_client_s_port_was_watched_never_goes_out
     assert_eq!(outbound(&ledger, SILENT), 0);
 }
 
+/// The gauge fell to 0 once the listener was forgotten.
+#[test]
+fn a_connection_that_outlives_its_listener_stays_in_the_gauge() {
+    let came = [connection(SILENT, EPHEMERAL, 2)];
+    let gauge = |ledger: &Ledger| ledger.counts(Port::tcp(SILENT)).connections;
+    for was_there_before in [false, true] {
+        let listening = table(&[listener(Port::tcp(SILENT), 1)], &came);
+        let mut ledger = if was_there_before {
+            watching(&[SILENT], &listening)
+        } else {
+            watching(&[SILENT], &SocketTable::default())
+        };
+        sample(&mut ledger, &listening, 1);
+        for seconds in [2, 60, 120, 180] {
+            sample(&mut ledger, &table(&[], &came), seconds);
+            assert_eq!(gauge(&ledger), Some(1));
+        }
+        sample(&mut ledger, &SocketTable::default(), 240);
+        assert_eq!(gauge(&ledger), Some(0));
+    }
+}
+
 #[test]
 fn a_connection_that_went_out_never_came_in_whoever_listens_there_later() {
     let went = [connection(SILENT, 443, 2)];
