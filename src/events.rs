@@ -124,7 +124,7 @@ impl Journal {
         &mut self,
         lit: &[Lit<'_>],
         watched: &PortSet,
-        elsewhere: Coverage,
+        elsewhere: &Coverage,
         now: SystemTime,
         mut trace: impl FnMut(&Listener) -> Trace,
     ) {
@@ -156,9 +156,9 @@ impl Journal {
             let is_own = key.netns.is_empty();
             match elsewhere {
                 _ if !watched.contains(known.listener.port) => {}
-                Coverage::Whole => closed.push(known),
                 _ if is_own => closed.push(known),
-                Coverage::Partial => {
+                Coverage::AllBut(unread) if !unread.contains(&key.netns) => closed.push(known),
+                Coverage::AllBut(_) | Coverage::Partial => {
                     self.known.insert(key, known);
                 }
                 Coverage::Unwanted => {}
@@ -280,5 +280,52 @@ fn other_holders(owner: &Owner) -> Option<String> {
         None if others.is_empty() => None,
         None | Some(0) => Some(others.join(" ")),
         Some(more) => Some(format!("{} and {more} more", others[..SHOWN].join(" "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_read_has_not_closed_and_what_was_read_is_not_kept() {
+        let port = Port::tcp(3476);
+        let lit = ["", "read", "unread"].map(|netns| Lit {
+            listener: Listener {
+                port,
+                address: std::net::Ipv4Addr::LOCALHOST.into(),
+                cookie: std::num::NonZeroU64::new(1),
+                inode: None,
+                uid: None,
+                cgroup: None,
+            },
+            watch: "",
+            owner: Arc::new(Owner::Kernel),
+            expected: Some(false),
+            netns: netns.into(),
+        });
+        let left = |elsewhere| {
+            let mut journal = Journal::new();
+            let mut note = |lit: &[Lit<'_>], elsewhere: &Coverage| {
+                let watched = [port].into_iter().collect();
+                journal.note(lit, &watched, elsewhere, SystemTime::UNIX_EPOCH, |_| {
+                    Trace::default()
+                });
+            };
+            note(&lit, &Coverage::AllBut(HashSet::new()));
+            note(&[], &elsewhere);
+            let mut left: Vec<_> = journal
+                .known
+                .keys()
+                .map(|key| key.netns.to_string())
+                .collect();
+            left.sort_unstable();
+            left
+        };
+        let unread = HashSet::from(["unread".into()]);
+        assert_eq!(left(Coverage::AllBut(unread)), ["unread"]);
+        assert_eq!(left(Coverage::Partial), ["read", "unread"]);
+        assert_eq!(left(Coverage::AllBut(HashSet::new())), [""; 0]);
+        assert_eq!(left(Coverage::Unwanted), [""; 0]);
     }
 }

@@ -62,7 +62,6 @@ fn config(bytes: &[u8]) {
 /// The files of procfs.
 fn proc(bytes: &[u8]) {
     crate::audit::fuzz(bytes);
-    crate::counts::netlink::fuzz_drops(bytes);
     crate::owners::fuzz(bytes);
     crate::sockets::procfs::fuzz(bytes);
 }

@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use crate::privileges::{self, Capability};
 use crate::sockets::{self, SocketTable};
@@ -32,11 +33,31 @@ const NEEDED: [Capability; 3] = [
     Capability::DacReadSearch,
 ];
 
+/// How much one reading takes on at the most. What is left out is first in the next one: any user can make namespaces by the
+/// thousand, and decides neither how long a reading takes nor whose turn never comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How many namespaces.
+    pub most: usize,
+    /// For how long a further one is begun. One is read in any case.
+    pub time: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            most: 1024,
+            time: Duration::from_secs(2),
+        }
+    }
+}
+
 /// The other network namespaces of the host. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Namespaces {
     procfs: PathBuf,
     names: PathBuf,
+    bounds: Bounds,
     orders: Option<mpsc::Sender<Order>>,
 }
 
@@ -54,17 +75,19 @@ pub struct Namespace {
 pub struct Reading {
     /// How many there are, of which was known.
     pub seen: usize,
-    /// How many could be read.
+    /// How many were read.
     pub read: usize,
-    /// The listeners of each that could be read, by inode.
+    /// The listeners of each that was read, in no order.
     pub tables: Vec<(Namespace, SocketTable)>,
+    /// Those that were not read.
+    pub unread: Vec<Namespace>,
     /// Processes whose namespace could not be told, for lack of CAP_SYS_PTRACE: they may be in one that is not among those seen.
     pub unreadable: usize,
-    /// Why the first that could not be read could not.
+    /// Why the first that was not read was not.
     pub failure: Option<(Namespace, Failure)>,
 }
 
-/// Why one namespace could not be read.
+/// Why one namespace was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// It could not be opened.
@@ -76,6 +99,9 @@ pub enum Failure {
     /// It was entered, but its sockets could not be read.
     #[error(transparent)]
     Sockets(#[from] sockets::Error),
+    /// The reading had come to its bounds.
+    #[error("left for the next sample: one reads at most {} of them, for {:?}", .0.most, .0.time)]
+    Left(Bounds),
 }
 
 /// Why no namespace could be read.
@@ -119,9 +145,16 @@ impl Namespaces {
     /// such as [`NAMES`]; one that is not there names nothing. The thread starts with the first reading.
     #[must_use]
     pub fn new(procfs: &Path, names: &Path) -> Self {
+        Self::with_bounds(procfs, names, Bounds::default())
+    }
+
+    /// The same, with bounds.
+    #[must_use]
+    pub fn with_bounds(procfs: &Path, names: &Path, bounds: Bounds) -> Self {
         Self {
             procfs: procfs.to_owned(),
             names: names.to_owned(),
+            bounds,
             orders: None,
         }
     }
@@ -142,8 +175,8 @@ impl Namespaces {
         self.orders = None;
     }
 
-    /// Reads the listeners of every other namespace. One that ends meanwhile is left out; one that cannot be read is seen
-    /// but not read.
+    /// Reads the listeners of the other namespaces, within the bounds. One that ends meanwhile is left out; one that cannot be
+    /// read, or is left for the next time, is seen but not read.
     ///
     /// # Errors
     /// When none can be looked for.
@@ -163,12 +196,12 @@ impl Namespaces {
 
     fn start_thread(&self) -> Result<mpsc::Sender<Order>, Error> {
         let (orders, received) = mpsc::channel::<Order>();
-        let (procfs, names) = (self.procfs.clone(), self.names.clone());
+        let visitor = Visitor::new(self.procfs.clone(), self.names.clone(), self.bounds);
         thread::Builder::new()
             .name("namespaces".to_owned())
             .spawn(move || {
                 privileges::reduce_thread(&NEEDED);
-                serve(&Visitor::new(procfs, names), &received);
+                serve(visitor, &received);
             })
             .map_err(Error::Thread)?;
         Ok(orders)
@@ -176,7 +209,7 @@ impl Namespaces {
 }
 
 /// Carries out orders until nobody gives any, or until the thread is where it must not work on.
-fn serve(visitor: &Visitor, orders: &mpsc::Receiver<Order>) {
+fn serve(mut visitor: Visitor, orders: &mpsc::Receiver<Order>) {
     for order in orders {
         let answer = visitor.read();
         let stranded = matches!(answer, Err(Error::Stranded { .. }));

@@ -127,7 +127,7 @@ impl Sampler {
         if let Some(lit) = &lit {
             let watched = config.watch.ports();
             self.journal
-                .note(lit, watched, others.coverage, now, &mut trace);
+                .note(lit, watched, &others.coverage, now, &mut trace);
         }
         let view = table.as_ref().zip(lit.as_deref());
         let view = view.map(|(table, lit)| {

@@ -99,7 +99,7 @@ pub enum Wanted<'a> {
     Connections {
         /// The watched ports.
         watched: &'a PortSet,
-        /// Ports that were listened on earlier and may still have connections.
+        /// Ports that were listened on earlier and may still have connections; those that are not watched do not matter.
         listened: &'a PortSet,
     },
 }

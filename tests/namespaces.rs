@@ -6,6 +6,7 @@
     reason = "the lints spare test functions only, not what they share"
 )]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsFd;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use darkport_exporter::namespaces::{Error, Failure, NAMES, Namespaces, Reading};
+use darkport_exporter::namespaces::{Bounds, Error, Failure, NAMES, Namespaces, Reading};
 use darkport_exporter::owners::Owners;
 use darkport_exporter::port::Port;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -162,6 +163,7 @@ fn own_namespace_is_not_among_the_others() {
     );
     assert!(reading.read <= reading.seen);
     assert_eq!(reading.read, reading.tables.len());
+    assert_eq!(reading.read + reading.unread.len(), reading.seen);
     assert_eq!(reading.failure.is_some(), reading.read < reading.seen);
 }
 
@@ -229,6 +231,42 @@ fn listeners_of_two_namespaces_are_read_and_owned() {
     drop((first, second));
     let reading = of_host().read().unwrap();
     assert_eq!(ports_in(&reading, inode(&named.path())), Some(Vec::new()));
+}
+
+/// Whoever made namespaces by the thousand decided how long a scrape took.
+#[test]
+#[ignore = "needs root"]
+fn no_more_are_read_than_the_bounds_allow_and_each_has_its_turn() {
+    let alone = [(); 3].map(|()| Alone::start());
+    let by_number = Bounds {
+        most: 2,
+        time: Duration::MAX,
+    };
+    let by_time = Bounds {
+        most: usize::MAX,
+        time: Duration::ZERO,
+    };
+    for (bounds, at_once) in [(by_number, 2), (by_time, 1)] {
+        let mut namespaces = Namespaces::with_bounds(Path::new("/proc"), Path::new(NAMES), bounds);
+        let mut turns = BTreeSet::new();
+        let mut readings = 0;
+        while !alone
+            .iter()
+            .all(|each| turns.contains(&inode(&each.path())))
+        {
+            let reading = namespaces.read().unwrap();
+            readings += 1;
+            assert!(reading.read <= at_once, "{reading:?}");
+            assert_eq!(reading.read + reading.unread.len(), reading.seen);
+            assert!(readings <= 2 * reading.seen, "{bounds:?}: {turns:?}");
+            let (first_left, failure) = reading.failure.unwrap();
+            assert!(matches!(failure, Failure::Left(_)), "{failure}");
+            assert!(reading.unread.contains(&first_left));
+            turns.extend(reading.tables.iter().map(|(each, _)| each.inode));
+        }
+    }
+    let all = of_host().read().unwrap();
+    assert_eq!(all.unread, []);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The `polled` tier: counts from the difference of two socket tables.
 //!
-//! What begins and ends between two samples is never seen, so every counter here is a lower bound. It needs nothing but
+//! What begins and ends between two samples is never seen, so every counter here is a lower bound, but for one thing: a
+//! connection whose listener no table has shown looks like an outbound one. It needs nothing but
 //! a reader, and is the only tier off Linux. What is in the first table, or on a port that a reload has just added,
 //! was there before anyone counted and is not counted.
 

@@ -121,7 +121,7 @@ pub static FAMILIES: [Family; 34] = [
         kind: Kind::Counter,
         help: "TCP connections this host opened to the port on another host or on itself. Exact in tier kernel; in tier \
                netlink all but those that this host itself aborted (RST) before a scrape saw them; a lower bound in tier \
-               polled.",
+               polled, where one that came in by a listener that no scrape saw counts as well.",
         labels: PORT,
         tiers: ALL_TIERS,
         values: Values::Port {

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::discover::{Candidate, discover, inode_of};
-use super::{Error, Failure, Reading};
+use super::{Bounds, Error, Failure, Reading};
 use crate::owners::process::Procfs;
 use crate::sockets::netlink::Netlink;
 use crate::sockets::{SocketTable, Wanted};
@@ -21,6 +22,9 @@ const OWN: &str = "thread-self/ns/net";
 pub(super) struct Visitor {
     procfs: PathBuf,
     names: PathBuf,
+    bounds: Bounds,
+    /// The inode at which the next reading begins: the first that was left out of the last.
+    next: u64,
 }
 
 /// What became of a visit.
@@ -34,12 +38,17 @@ enum Visit {
 }
 
 impl Visitor {
-    pub(super) fn new(procfs: PathBuf, names: PathBuf) -> Self {
-        Self { procfs, names }
+    pub(super) fn new(procfs: PathBuf, names: PathBuf, bounds: Bounds) -> Self {
+        Self {
+            procfs,
+            names,
+            bounds,
+            next: 0,
+        }
     }
 
-    /// Reads all namespaces but the thread's own.
-    pub(super) fn read(&self) -> Result<Reading, Error> {
+    /// Reads the namespaces but the thread's own: by inode and in turn, as many as the bounds allow.
+    pub(super) fn read(&mut self) -> Result<Reading, Error> {
         let procfs = Procfs::open(&self.procfs).map_err(|error| self.unlistable(error))?;
         let home = procfs
             .open_file(OWN)
@@ -50,21 +59,36 @@ impl Visitor {
             unreadable: found.unreadable,
             ..Reading::default()
         };
-        for (inode, candidate) in found.namespaces {
+        let first = std::mem::take(&mut self.next);
+        let in_turn = found.namespaces.range(first..);
+        let in_turn = in_turn.chain(found.namespaces.range(..first));
+        let start = Instant::now();
+        for (index, (&inode, candidate)) in in_turn.enumerate() {
+            let Bounds { most, time } = self.bounds;
+            let is_left = index > 0 && (index >= most || start.elapsed() >= time);
+            if is_left && self.next == 0 {
+                self.next = inode;
+            }
             let namespace = candidate.namespace(inode);
-            reading.seen += 1;
-            match self.visit(&candidate, inode, &procfs, &home) {
+            let visit = if is_left {
+                Visit::Failed(Failure::Left(self.bounds))
+            } else {
+                self.visit(candidate, inode, &procfs, &home)
+            };
+            match visit {
                 Visit::Read(table) => {
                     reading.read += 1;
                     reading.tables.push((namespace, table));
                 }
-                Visit::Gone => reading.seen -= 1,
+                Visit::Gone => {}
                 Visit::Failed(failure) => {
+                    reading.unread.push(namespace.clone());
                     reading.failure.get_or_insert((namespace, failure));
                 }
                 Visit::Stranded => return Err(Error::Stranded { from: namespace }),
             }
         }
+        reading.seen = reading.read + reading.unread.len();
         Ok(reading)
     }
 

@@ -1,5 +1,6 @@
 //! The listeners of the host's other network namespaces, where the configuration asks for them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::config::{self, Config};
@@ -9,14 +10,14 @@ use crate::snapshot;
 use crate::sockets::SocketTable;
 
 /// How much of the other namespaces a sample covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Coverage {
     /// Nobody asks for them.
     Unwanted,
-    /// Some or all of them could not be read: what is not in the sample may still be there.
+    /// It is not known which were not read: what is not in the sample may still be there.
     Partial,
-    /// All that are seen were read.
-    Whole,
+    /// All were read but those with these values of the label `netns`.
+    AllBut(HashSet<Arc<str>>),
 }
 
 /// What a sample has of the other namespaces.
@@ -64,7 +65,12 @@ impl Others {
         match self.namespaces.read() {
             Ok(reading) => {
                 self.explain(&reading);
-                let is_whole = reading.read == reading.seen && reading.unreadable == 0;
+                let coverage = if reading.unreadable == 0 {
+                    let unread = reading.unread.iter();
+                    Coverage::AllBut(unread.map(|each| each.to_string().into()).collect())
+                } else {
+                    Coverage::Partial
+                };
                 let tables = reading.tables.into_iter();
                 let named = tables.map(|(namespace, table)| (namespace.to_string().into(), table));
                 Elsewhere {
@@ -74,11 +80,7 @@ impl Others {
                         read: reading.read as u64 + 1,
                     }),
                     tables: named.collect(),
-                    coverage: if is_whole {
-                        Coverage::Whole
-                    } else {
-                        Coverage::Partial
-                    },
+                    coverage,
                 }
             }
             Err(error) => {
@@ -107,7 +109,7 @@ impl Others {
                 read = reading.read + 1,
                 processes_unreadable = reading.unreadable,
                 reason,
-                "some network namespaces cannot be read; their listeners are absent"
+                "some network namespaces were not read; their listeners are absent"
             );
         }
     }

@@ -7,7 +7,8 @@ use crate::port::{Port, PortSet};
 #[derive(Debug)]
 pub(super) struct Concern<'a> {
     watched: &'a PortSet,
-    /// The ports listened on, now or earlier.
+    /// The ports listened on now, and the watched ones that were earlier. An unwatched one that was is left out, so that what
+    /// outlives its listener is shown and can be known to have come in.
     open: PortSet,
 }
 
@@ -18,6 +19,7 @@ impl<'a> Concern<'a> {
 
     pub(super) fn of(watched: &'a PortSet, listened: &PortSet, listeners: &[Listener]) -> Self {
         let mut open = listened.clone();
+        open.intersect(watched);
         open.extend(listeners.iter().map(|listener| listener.port));
         Self::new(watched, open)
     }

@@ -31,6 +31,8 @@ pub(crate) struct Base {
 impl Base {
     /// Taken while nothing is done, after everything was done once: all series are there that can be.
     pub(crate) fn take(subject: &Subject, ledger: &Ledger) -> Self {
+        // Tier netlink counts what goes out and lasts by the second look.
+        subject.scrape(ledger).unwrap();
         let scrape = subject.scrape(ledger).unwrap();
         let mut counts = BTreeMap::new();
         for (port, count) in all(subject.tier) {

@@ -1,13 +1,15 @@
 //! The arithmetic: what was counted, from sockets destroyed and tables of sockets present.
 //!
-//! Pure: messages and tables go in, numbers come out. Every socket is counted once, at first sight, be that in a table or
-//! in the message of its end; its cookie tells whether it was seen before. What the first table held is seen without being
+//! Pure: messages and tables go in, numbers come out. Every socket is counted once, be it first seen in a table or in the
+//! message of its end; its cookie tells whether it was seen before. What the first table held is seen without being
 //! counted. The order in which things arrive does not matter but for one rule: a message that arrives while a table is
 //! being read waits until the table is booked, because the table may still show the socket it speaks of.
 //!
 //! A connection came in if its local port was listened on, else it went out. A listener may have opened and closed since
-//! the last table, and its end be told after that of its connections: where neither the ports nor the numbers of the
-//! destroyed socket decide, the connection waits for the next table.
+//! the last table, and its end be told after that of its connections, or open while a table is being read: where neither
+//! the ports nor the numbers of the destroyed socket decide, the connection waits for the next table. Once decided it stays
+//! so, as a connection may outlive its listener by far: the other end chooses its own port, and would else choose one to
+//! which this host then seems to have connected.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;
@@ -41,12 +43,21 @@ struct Tally {
     connections: u64,
 }
 
-/// A connection that is counted and whose end was not told.
+/// A connection that a table has shown and whose end was not told.
 #[derive(Clone, Copy, Debug)]
-struct Counted {
+struct Known {
     local: u16,
     remote: u16,
     seen: u64,
+    /// `None` until it is settled, and counted where it is to be.
+    way: Option<Way>,
+}
+
+/// Which way a connection went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    In,
+    Out,
 }
 
 /// A listener whose end was not told.
@@ -63,7 +74,7 @@ struct Listened {
     at: SystemTime,
 }
 
-/// Connections that ended before it was known whether their local port was listened on.
+/// Connections of which it is not settled whether their local port was listened on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Undecided {
     local: u16,
@@ -76,11 +87,13 @@ struct Undecided {
 pub(super) struct Ledger {
     watched: PortSet,
     tallies: HashMap<Port, Tally>,
-    connections: HashMap<NonZeroU64, Counted>,
+    connections: HashMap<NonZeroU64, Known>,
     listeners: HashMap<NonZeroU64, Open>,
     /// By number: TCP ports of this host, watched or not.
     listened: HashMap<u16, Listened>,
     undecided: HashMap<Undecided, u64>,
+    /// Connections that the last table was the first to show and that are not decided.
+    waiting: Vec<NonZeroU64>,
     /// While a table is being read: what was told meanwhile.
     held: Option<Vec<(Destroyed, SystemTime)>>,
     /// And when.
@@ -101,6 +114,7 @@ impl Ledger {
             listeners: HashMap::new(),
             listened: HashMap::new(),
             undecided: HashMap::new(),
+            waiting: Vec::new(),
             held: None,
             closed: VecDeque::new(),
             ever_listened: PortSet::new(),
@@ -131,20 +145,24 @@ impl Ledger {
         }
         for connection in &present.connections {
             let (local, remote) = ports(connection);
-            let side = if self.is_listened(local) {
-                local
-            } else {
-                remote
-            };
+            let way = self.way(local);
+            let side = Port::tcp(match way {
+                Way::In => local,
+                Way::Out => remote,
+            });
+            let is_fresh = fresh.contains(side);
             if let Some(cookie) = connection.cookie
-                && fresh.contains(Port::tcp(side))
+                && (is_fresh || !self.watched.contains(side))
             {
-                self.used.insert(Port::tcp(side));
+                if is_fresh {
+                    self.used.insert(side);
+                }
                 let seen = self.tables;
-                self.connections.entry(cookie).or_insert(Counted {
+                self.connections.entry(cookie).or_insert(Known {
                     local,
                     remote,
                     seen,
+                    way: Some(way),
                 });
             }
         }
@@ -156,7 +174,7 @@ impl Ledger {
         let watched = &self.watched;
         let is_watched = |number| watched.contains(Port::tcp(number));
         self.connections
-            .retain(|_, counted| is_watched(counted.local) || is_watched(counted.remote));
+            .retain(|_, known| is_watched(known.local) || is_watched(known.remote));
         self.listeners.retain(|_, open| {
             open.listener.port.protocol == Protocol::Tcp || watched.contains(open.listener.port)
         });
@@ -195,6 +213,8 @@ impl Ledger {
             return;
         };
         self.tables += 1;
+        let undecided = std::mem::take(&mut self.undecided);
+        let waiting = std::mem::take(&mut self.waiting);
         for listener in &table.listeners {
             self.book_listener(listener, now);
         }
@@ -202,12 +222,14 @@ impl Ledger {
             self.book_connection(connection);
         }
         self.count_established(&table.connections);
-        let undecided = std::mem::take(&mut self.undecided);
         for (destroyed, at) in held {
             self.settle(&destroyed, at);
         }
         for (connections, count) in undecided {
             self.decide(connections, count);
+        }
+        for cookie in waiting {
+            self.decide_known(cookie);
         }
         self.forget_absent(now);
     }
@@ -232,25 +254,42 @@ impl Ledger {
         };
         let (local, remote) = ports(connection);
         let seen = self.tables;
-        if let Some(counted) = self.connections.get_mut(&cookie) {
-            counted.seen = seen;
+        if let Some(known) = self.connections.get_mut(&cookie) {
+            known.seen = seen;
             return;
         }
-        let counted = if self.is_listened(local) {
-            self.count(Port::tcp(local), 1, |tally| &mut tally.accepted)
-        } else {
-            self.count(Port::tcp(remote), 1, |tally| &mut tally.outbound)
-        };
-        if counted {
-            self.connections.insert(
-                cookie,
-                Counted {
-                    local,
-                    remote,
-                    seen,
-                },
-            );
+        let way = self.is_listened(local).then_some(Way::In);
+        match way {
+            Some(_) => {
+                self.count(Port::tcp(local), 1, |tally| &mut tally.accepted);
+            }
+            None => self.waiting.push(cookie),
         }
+        let known = Known {
+            local,
+            remote,
+            seen,
+            way,
+        };
+        self.connections.insert(cookie, known);
+    }
+
+    /// Decides a connection that the table before this one was the first to show: who listens or listened there is known by now.
+    fn decide_known(&mut self, cookie: NonZeroU64) {
+        let Some(known) = self.connections.get(&cookie).copied() else {
+            return;
+        };
+        if known.way.is_some() {
+            return;
+        }
+        let way = Some(self.way(known.local));
+        self.connections.insert(cookie, Known { way, ..known });
+        let connection = Undecided {
+            local: known.local,
+            remote: Some(known.remote),
+            origin: Origin::Unproven,
+        };
+        self.decide(connection, 1);
     }
 
     fn settle(&mut self, destroyed: &Destroyed, now: SystemTime) {
@@ -262,11 +301,12 @@ impl Ledger {
                 synchronised,
                 origin,
             } => {
-                let counted = self.connections.remove(&destroyed.cookie).is_some();
-                if !counted && synchronised {
+                let known = self.connections.remove(&destroyed.cookie);
+                let is_decided = known.is_some_and(|known| known.way.is_some());
+                if !is_decided && (synchronised || known.is_some()) {
                     self.settle_connection(Undecided {
                         local: destroyed.port.number,
-                        remote,
+                        remote: known.map(|known| known.remote).or(remote),
                         origin,
                     });
                 }
@@ -346,7 +386,9 @@ impl Ledger {
             .filter(|connection| connection.established)
         {
             let local = connection.local.port();
-            if self.is_listened(local) {
+            let known = connection.cookie.and_then(|it| self.connections.get(&it));
+            let way = known.and_then(|known| known.way);
+            if way.unwrap_or_else(|| self.way(local)) == Way::In {
                 self.count(Port::tcp(local), 1, |tally| &mut tally.connections);
             }
         }
@@ -370,6 +412,15 @@ impl Ledger {
         self.listened.contains_key(&number)
     }
 
+    /// Which way a connection from or to this local port went, by who listens there now.
+    fn way(&self, local: u16) -> Way {
+        if self.is_listened(local) {
+            Way::In
+        } else {
+            Way::Out
+        }
+    }
+
     fn forget_absent(&mut self, now: SystemTime) {
         let tables = self.tables;
         self.listened.retain(|_, listened| {
@@ -382,7 +433,7 @@ impl Ledger {
         self.listeners.retain(|_, open| {
             open.listener.port.protocol == Protocol::Tcp || open.seen + 2 > tables
         });
-        forget_oldest(&mut self.connections, |counted| counted.seen, tables);
+        forget_oldest(&mut self.connections, |known| known.seen, tables);
         forget_oldest(&mut self.listeners, |open| open.seen, tables);
     }
 

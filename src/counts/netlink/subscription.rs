@@ -4,12 +4,13 @@
 //! socket of its own: a message then meets one filter and one buffer, and a burst of one kind does not crowd out the
 //! others. Knows no counters.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use nix::libc;
+use nix::sys::socket::{getsockopt, sockopt::GetStruct};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{RecvFlags, sockopt};
@@ -250,46 +251,37 @@ fn loadable(instruction: &Instruction) -> SockFilter {
     SockFilter::new(code, jt, jf, k)
 }
 
-/// What the kernel says it has dropped on a socket, since it was opened.
-fn drops_of_kernel(socket: &Socket) -> Option<u32> {
-    let inode = rustix::fs::fstat(socket).ok()?.st_ino;
-    drops_of(&fs::read_to_string("/proc/net/netlink").ok()?, inode)
-}
+/// The words of `SO_MEMINFO`, `enum` `SK_MEMINFO_*` of linux/sock_diag.h: all that the first kernel with the option had.
+const MEMINFO_WORDS: usize = 9;
+/// `SK_MEMINFO_DROPS`.
+const MEMINFO_DROPS: usize = 8;
 
-/// The column `Drops` of the socket with an inode in /proc/net/netlink: the ninth of ten, the inode being the tenth.
-pub(super) fn drops_of(table: &str, inode: u64) -> Option<u32> {
-    table.lines().skip(1).find_map(|line| {
-        let mut columns = line.split_ascii_whitespace().skip(8);
-        let drops = columns.next()?;
-        let is_ours = columns.next()?.parse() == Ok(inode);
-        // Printed as a signed number.
-        is_ours
-            .then(|| drops.parse::<i64>().ok().map(|drops| drops as u32))
-            .flatten()
-    })
+/// The option by which a socket tells of its memory and its drops. Asked of the socket itself, because the list of all netlink
+/// sockets, `/proc/net/netlink`, is as long as any user makes it.
+#[derive(Clone, Copy)]
+struct MemoryInfo;
+
+nix::getsockopt_impl!(
+    MemoryInfo,
+    libc::SOL_SOCKET,
+    libc::SO_MEMINFO,
+    [u32; MEMINFO_WORDS],
+    GetStruct<[u32; MEMINFO_WORDS]>
+);
+
+/// What the kernel says it has dropped on a socket since it was opened; `None` before Linux 4.12.
+fn drops_of_kernel(socket: &Socket) -> Option<u32> {
+    getsockopt(socket, MemoryInfo)
+        .ok()
+        .map(|words| words[MEMINFO_DROPS])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TABLE: &str = "\
-sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode
-0000000000000000 0   0          00000000 0        0        0     2        0        5
-0000000000000000 4   4158       00000001 0        0        0     2        17       7001
-0000000000000000 4   4158       00000001 0        0        0     2        -1       7002
-";
-
     #[test]
-    fn drops_are_found_by_inode() {
-        assert_eq!(drops_of(TABLE, 7001), Some(17));
-        assert_eq!(drops_of(TABLE, 7002), Some(u32::MAX));
-        assert_eq!(drops_of(TABLE, 7003), None);
-        assert_eq!(drops_of("", 5), None);
-    }
-
-    #[test]
-    fn a_subscription_finds_itself_in_the_kernel_s_table() {
+    fn a_subscription_knows_of_its_drops() {
         let watched = PortSet::full();
         for group in Group::ALL {
             for mut subscription in Subscription::open(group, &watched, None).unwrap() {

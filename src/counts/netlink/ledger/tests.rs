@@ -164,17 +164,159 @@ fn a_flash_listener_on_an_unwatched_port_keeps_its_clients_from_counting_as_outb
     assert_eq!(outbound(&ledger, EPHEMERAL), 1);
 }
 
+/// A connection to an unwatched port counted as outbound to its client's port once the listener was forgotten.
+#[test]
+fn a_connection_that_came_in_never_goes_out_however_long_it_outlives_its_listener() {
+    let listening = [listener(Port::tcp(EPHEMERAL), 1)];
+    let came = [connection(EPHEMERAL, SILENT, 2)];
+    for is_flash in [false, true] {
+        let mut ledger = watching(&[SILENT], &SocketTable::default());
+        if is_flash {
+            ledger.book(end(Port::tcp(EPHEMERAL), 1, Was::Listener), at(1));
+        } else {
+            // As long as the port is listened on, the table shows nothing of what concerns it.
+            sample(&mut ledger, &table(&listening, &[]), 1);
+        }
+        for seconds in [2, 60, 120, 180] {
+            sample(&mut ledger, &table(&[], &came), seconds);
+        }
+        // Listened on again, then not: the table leaves the connection out for a while.
+        sample(&mut ledger, &table(&listening, &[]), 240);
+        for seconds in [300, 360, 420] {
+            sample(&mut ledger, &table(&[], &came), seconds);
+        }
+        ledger.book(ended(EPHEMERAL, SILENT, 2, Origin::Unproven), at(480));
+        sample(&mut ledger, &SocketTable::default(), 481);
+        assert_eq!(outbound(&ledger, SILENT), 0);
+        assert!(!ledger.used().contains(Port::tcp(SILENT)));
+        // The next from there is a client's.
+        ledger.book(ended(EPHEMERAL, SILENT, 3, Origin::Unproven), at(482));
+        sample(&mut ledger, &SocketTable::default(), 482);
+        assert_eq!(outbound(&ledger, SILENT), 1);
+    }
+}
+
+#[test]
+fn a_connection_that_came_in_before_its_client_s_port_was_watched_never_goes_out() {
+    let came = [connection(EPHEMERAL, SILENT, 2)];
+    let mut ledger = watching(&[609], &table(&[listener(Port::tcp(EPHEMERAL), 1)], &[]));
+    let watched = [Port::tcp(609), Port::tcp(SILENT)].into_iter().collect();
+    ledger.watch(watched, &table(&[], &came), at(1));
+    for seconds in [2, 60, 120, 180] {
+        sample(&mut ledger, &table(&[], &came), seconds);
+    }
+    assert_eq!(outbound(&ledger, SILENT), 0);
+}
+
+/// The gauge fell to 0 once the listener was forgotten.
+#[test]
+fn a_connection_that_outlives_its_listener_stays_in_the_gauge() {
+    let came = [connection(SILENT, EPHEMERAL, 2)];
+    let gauge = |ledger: &Ledger| ledger.counts(Port::tcp(SILENT)).connections;
+    for was_there_before in [false, true] {
+        let listening = table(&[listener(Port::tcp(SILENT), 1)], &came);
+        let mut ledger = if was_there_before {
+            watching(&[SILENT], &listening)
+        } else {
+            watching(&[SILENT], &SocketTable::default())
+        };
+        sample(&mut ledger, &listening, 1);
+        for seconds in [2, 60, 120, 180] {
+            sample(&mut ledger, &table(&[], &came), seconds);
+            assert_eq!(gauge(&ledger), Some(1));
+        }
+        sample(&mut ledger, &SocketTable::default(), 240);
+        assert_eq!(gauge(&ledger), Some(0));
+    }
+}
+
+#[test]
+fn a_connection_that_went_out_never_came_in_whoever_listens_there_later() {
+    let went = [connection(SILENT, 443, 2)];
+    let mut ledger = watching(&[SILENT], &table(&[listener(Port::tcp(SILENT), 1)], &[]));
+    for seconds in [1, 60, 120] {
+        sample(&mut ledger, &SocketTable::default(), seconds);
+    }
+    for seconds in [180, 240] {
+        sample(&mut ledger, &table(&[], &went), seconds);
+    }
+    let listening = [listener(Port::tcp(SILENT), 3)];
+    sample(&mut ledger, &table(&listening, &went), 300);
+    assert_eq!(accepted(&ledger, SILENT), 0);
+}
+
+/// The list of listeners is read before that of connections.
+#[test]
+fn a_connection_to_a_listener_that_came_or_went_while_a_table_was_read_came_in() {
+    let listening = [listener(Port::tcp(EPHEMERAL), 1)];
+    let came = [connection(EPHEMERAL, SILENT, 2)];
+    for watched in [&[SILENT][..], &[SILENT, EPHEMERAL]] {
+        let is_watched = u64::from(watched.contains(&EPHEMERAL));
+        for came_or_went in 0..3 {
+            let mut ledger = watching(watched, &SocketTable::default());
+            ledger.hold();
+            if came_or_went == 0 {
+                ledger.book(end(Port::tcp(EPHEMERAL), 1, Was::Listener), at(1));
+            }
+            ledger.book_table(&table(&[], &came), at(1));
+            let next = match came_or_went {
+                0 => table(&[], &came),
+                1 => table(&listening, &came[..watched.len() - 1]),
+                _ => {
+                    // Aborted by this host: the kernel says nothing of the remote port.
+                    let was = Was::Connection {
+                        remote: None,
+                        synchronised: true,
+                        origin: Origin::Unproven,
+                    };
+                    ledger.book(end(Port::tcp(EPHEMERAL), 2, was), at(2));
+                    table(&listening, &[])
+                }
+            };
+            sample(&mut ledger, &next, 2);
+            assert_eq!(
+                (outbound(&ledger, SILENT), ledger.accepted()),
+                (0, is_watched),
+                "{came_or_went}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_this_host_aborts_after_a_table_has_shown_it_went_out() {
+    let was = Was::Connection {
+        remote: None,
+        synchronised: true,
+        origin: Origin::Unproven,
+    };
+    for is_told in [false, true] {
+        let mut ledger = watching(&[SILENT, EPHEMERAL], &SocketTable::default());
+        sample(
+            &mut ledger,
+            &table(&[], &[connection(EPHEMERAL, SILENT, 2)]),
+            1,
+        );
+        if is_told {
+            ledger.book(end(Port::tcp(EPHEMERAL), 2, was), at(2));
+        }
+        for seconds in [2, 3] {
+            sample(&mut ledger, &SocketTable::default(), seconds);
+            assert_eq!(outbound(&ledger, SILENT), 1);
+        }
+    }
+}
+
 #[test]
 fn what_went_out_from_a_watched_port_is_outbound_only() {
     let mut ledger = watching(&[SILENT, EPHEMERAL], &SocketTable::default());
     for (number, origin) in [(1, Origin::Active), (2, Origin::Unproven)] {
         ledger.book(ended(EPHEMERAL, SILENT, number, origin), at(1));
     }
-    sample(
-        &mut ledger,
-        &table(&[], &[connection(EPHEMERAL, SILENT, 3)]),
-        1,
-    );
+    let last = table(&[], &[connection(EPHEMERAL, SILENT, 3)]);
+    sample(&mut ledger, &last, 1);
+    assert_eq!(outbound(&ledger, SILENT), 2);
+    sample(&mut ledger, &last, 2);
     assert_eq!(
         (accepted(&ledger, EPHEMERAL), outbound(&ledger, SILENT)),
         (0, 3)
@@ -372,6 +514,8 @@ proptest! {
                 }
             }
         }
+        // What went out is not counted before the second table that could show it.
+        sample(&mut ledger, &table(&listening, &open), 1000);
         for _ in 0..2 {
             sample(&mut ledger, &table(&listening, &open), 1000);
             prop_assert_eq!(accepted(&ledger, SILENT), came);
