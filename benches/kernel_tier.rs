@@ -6,10 +6,10 @@
 //! cargo bench --bench kernel_tier
 //! ```
 //!
-//! Rates with and without are measured in turns, many short ones, so that whatever else the machine does falls on both; what
-//! counts is the median of the turns' ratios, by the processor time that the work took, which other work disturbs less than the
-//! clock. Prints the quartiles too, and ends with status 1 if a bound is broken. The names of parts (`memory`, `packet`,
-//! `scrape`, `bulk`, `short`) as arguments measure only these.
+//! Rates with and without are measured in turns, hundreds of short ones, so that whatever else the machine does falls on both;
+//! what counts is the median of the turns' ratios, printed with the interval in which it lies with a certainty of 95 %. Turns
+//! are added until that is narrow, whatever it says. The tier is held by a process of its own, as the exporter would.
+//! Ends with status 1 if a bound is broken or the interval stays wide. The names of parts (`memory`, `packet`, `scrape`, `bulk`, `short`) as arguments measure only these.
 //!
 //! A tracepoint costs more with each program on it, so nothing else should be attached while this measures, above all no other
 //! exporter; it says so if one is.
@@ -37,9 +37,9 @@ mod linux {
     use std::env;
     use std::fs;
     use std::hint::black_box;
-    use std::io::{Read, Write};
+    use std::io::{self, Read, Write};
     use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-    use std::process::{Command, ExitCode};
+    use std::process::{Child, Command, ExitCode, Stdio};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
     use std::time::{Duration, Instant};
@@ -48,26 +48,37 @@ mod linux {
     use darkport_exporter::port::Port;
     use darkport_exporter::registry::{Assignment, Class};
 
+    /// Watched.
     const PORT: Port = Port::tcp(3476);
+    const UNWATCHED: Port = Port::tcp(4000);
     const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
     /// Set once the benchmark is in a namespace of its own.
     const ALONE: &str = "KERNEL_TIER_ALONE";
+    /// Set in the process that holds the tier for another.
+    const HOLDER: &str = "KERNEL_TIER_HOLDER";
     /// What an exit status by itself does not say: measured, and a bound is broken.
     const BROKEN: u8 = 3;
 
     /// Of the rates without, what must be left.
     const LEAST_BULK: f64 = 0.98;
     const LEAST_SHORT: f64 = 0.97;
-    /// Between the quartiles of the turns' ratios; beyond it they say nothing.
-    const MOST_SPREAD: f64 = 0.06;
     /// Each turn with and each without takes so long.
-    const TURN: Duration = Duration::from_millis(250);
-    const TURNS: usize = 40;
+    const TURN: Duration = Duration::from_millis(1000);
+    /// The same work goes before each, not measured: what starting and ending the tier left to the kernel falls on neither.
+    const SETTLE: Duration = Duration::from_millis(500);
+    const LEAST_TURNS: usize = 40;
+    const MOST_TURNS: usize = 200;
+    /// Turns are added until the interval is no wider.
+    const WIDTH: f64 = 0.01;
 
     pub(super) fn main() -> ExitCode {
         if env::var_os(ALONE).is_none() {
             return run_alone();
+        }
+        if env::var_os(HOLDER).is_some() {
+            hold();
+            return ExitCode::SUCCESS;
         }
         for name in other_programs() {
             println!("attached by somebody else, and measured too: {name}");
@@ -91,9 +102,9 @@ mod linux {
             kept &= compare("bulk TCP, MB", LEAST_BULK, bulk);
         }
         if wants("short") {
-            for (what, number) in [("unwatched", 4000), ("watched", PORT.number)] {
+            for (what, port) in [("unwatched", UNWATCHED), ("watched", PORT)] {
                 let what = format!("short connections, {what} port");
-                kept &= compare(&what, LEAST_SHORT, |lasts| short_connections(number, lasts));
+                kept &= compare(&what, LEAST_SHORT, |lasts| short_connections(port, lasts));
             }
         }
         if kept {
@@ -143,58 +154,163 @@ mod linux {
     fn start() -> (Kernel, Watcher) {
         let (mut kernel, watcher, missing) = Kernel::start(&Options::default()).unwrap();
         for part in missing {
-            println!("missing: {part}");
+            eprintln!("missing: {part}");
         }
         kernel.watch(&[PORT].into_iter().collect()).unwrap();
         (kernel, watcher)
     }
 
-    /// Measures with the tier and without, in turns, and prints the medians of each, and median and quartiles of the turns'
-    /// ratios: by the clock, and by the processor time of this process. Whether the latter keeps to the bound.
+    /// Starts the tier and ends it, in turns, with each byte that comes, and answers how many attempts it has counted meanwhile
+    /// on the ports of [`compare`].
+    fn hold() {
+        let (mut asked, mut done) = (io::stdin().lock(), io::stdout().lock());
+        let mut held: Option<(Kernel, Watcher)> = None;
+        while asked.read_exact(&mut [0]).is_ok() {
+            let mut attempts = 0;
+            held = match held {
+                None => Some(start()),
+                Some((kernel, _watcher)) => {
+                    let reading = kernel.read();
+                    let of = |port| reading.counts(port).attempts.unwrap_or(0);
+                    attempts = of(PORT) + of(UNWATCHED);
+                    None
+                }
+            };
+            done.write_all(&attempts.to_ne_bytes()).unwrap();
+            done.flush().unwrap();
+        }
+    }
+
+    /// A process that holds the tier, as the exporter would: what starting does to a process is not the traffic's.
+    struct Holder {
+        process: Child,
+        attached: bool,
+    }
+
+    impl Holder {
+        fn start() -> Self {
+            let process = Command::new(env::current_exe().unwrap())
+                .env(HOLDER, "1")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            Self {
+                process,
+                attached: false,
+            }
+        }
+
+        fn attach(&mut self, attached: bool) {
+            if self.attached == attached {
+                return;
+            }
+            let (asked, done) = (&mut self.process.stdin, &mut self.process.stdout);
+            asked.as_mut().unwrap().write_all(&[0]).unwrap();
+            let mut attempts = [0; 8];
+            done.as_mut().unwrap().read_exact(&mut attempts).unwrap();
+            let attempts = u64::from_ne_bytes(attempts);
+            assert_eq!(attempts > 0, self.attached, "{attempts} attempts counted");
+            self.attached = attached;
+        }
+    }
+
+    impl Drop for Holder {
+        fn drop(&mut self) {
+            drop(self.process.stdin.take());
+            let _ = self.process.wait();
+        }
+    }
+
+    /// Measures with the tier and without, in turns, until the median of the turns' ratios is known well enough, and prints it
+    /// with its 95 % interval: by the clock, which the bound is about, and by the processor time of this process. Whether the
+    /// former keeps to the bound.
     fn compare(what: &str, least: f64, mut measure: impl FnMut(Duration) -> f64) -> bool {
-        let mut rates = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
-        measure(TURN);
-        for number in 0..TURNS {
+        let mut holder = Holder::start();
+        let mut clock = Ratios::default();
+        let mut processor = Ratios::default();
+        while clock.turns() < LEAST_TURNS || clock.turns() < MOST_TURNS && clock.width() > WIDTH {
             // With, without, without, with: a drift of the machine falls on both.
-            for attached in [number % 2 == 0, number % 2 == 1] {
-                let held = attached.then(start);
+            let with_first = clock.turns().is_multiple_of(2);
+            for attached in [with_first, !with_first] {
+                holder.attach(attached);
+                measure(SETTLE);
                 let (begin, cpu) = (Instant::now(), processor_time());
                 let rate = measure(TURN);
                 let (took, cpu) = (begin.elapsed(), processor_time() - cpu);
-                let by_cpu = rate * took.as_secs_f64() / cpu.as_secs_f64();
-                rates[0][usize::from(held.is_some())].push(rate);
-                rates[1][usize::from(held.is_some())].push(by_cpu);
+                clock.push(attached, rate);
+                processor.push(attached, rate * took.as_secs_f64() / cpu.as_secs_f64());
             }
         }
-        let mut kept = false;
-        for (of, [without, with]) in ["clock", "processor"].into_iter().zip(rates) {
-            let ratios: Vec<_> = with
-                .iter()
-                .zip(&without)
-                .map(|(with, without)| with / without)
-                .collect();
-            let (low, ratio, high) = (
-                quantile(&ratios, 0.25),
-                quantile(&ratios, 0.5),
-                quantile(&ratios, 0.75),
-            );
+        clock.print(&format!("{what}, a second of clock"));
+        processor.print(&format!("{what}, a second of processor"));
+        let ratio = clock.median();
+        let verdict = match () {
+            () if clock.width() > 2.0 * WIDTH => "not told: the machine is busy",
+            () if ratio < least => "broken",
+            () => "kept",
+        };
+        println!(
+            "{what}: bound {least}, {verdict} in {} turns",
+            clock.turns()
+        );
+        verdict == "kept"
+    }
+
+    /// Rates with and without, a pair a turn.
+    #[derive(Default)]
+    struct Ratios {
+        with: Vec<f64>,
+        without: Vec<f64>,
+    }
+
+    impl Ratios {
+        fn push(&mut self, attached: bool, rate: f64) {
+            if attached {
+                self.with.push(rate);
+            } else {
+                self.without.push(rate);
+            }
+        }
+
+        fn turns(&self) -> usize {
+            self.without.len().min(self.with.len())
+        }
+
+        fn sorted(&self) -> Vec<f64> {
+            let pairs = self.with.iter().zip(&self.without);
+            let mut ratios: Vec<_> = pairs.map(|(with, without)| with / without).collect();
+            ratios.sort_by(f64::total_cmp);
+            ratios
+        }
+
+        /// Where the median lies with a certainty of 95 %, whatever the distribution: the order statistics that a sign
+        /// test leaves.
+        fn interval(&self) -> (f64, f64) {
+            let ratios = self.sorted();
+            let turns = ratios.len() as f64;
+            let below = ((turns - 1.96 * turns.sqrt()) / 2.0).floor().max(0.0) as usize;
+            (ratios[below], ratios[ratios.len() - 1 - below])
+        }
+
+        fn median(&self) -> f64 {
+            quantile(&self.sorted(), 0.5)
+        }
+
+        fn width(&self) -> f64 {
+            let (low, high) = self.interval();
+            high - low
+        }
+
+        fn print(&self, what: &str) {
+            let (low, high) = self.interval();
             println!(
-                "{what}, a second of {of}: {:.0} with, {:.0} without, ratio {ratio:.3} ({low:.3} to {high:.3})",
-                quantile(&with, 0.5),
-                quantile(&without, 0.5),
+                "{what}: {:.0} with, {:.0} without, ratio {:.4} ({low:.4} to {high:.4})",
+                quantile(&self.with, 0.5),
+                quantile(&self.without, 0.5),
+                self.median(),
             );
-            // The last is the processor's.
-            let verdict = match ratio {
-                _ if high - low > MOST_SPREAD => "too uneven to tell: the machine is busy",
-                ratio if ratio < least => "broken",
-                _ => "kept",
-            };
-            kept = verdict == "kept";
-            if of == "processor" {
-                println!("{what}: bound {least}, {verdict}");
-            }
         }
-        kept
     }
 
     fn processor_time() -> Duration {
@@ -208,8 +324,8 @@ mod linux {
         values[((values.len() - 1) as f64 * part).round() as usize]
     }
 
-    fn short_connections(number: u16, lasts: Duration) -> f64 {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, number));
+    fn short_connections(port: Port, lasts: Duration) -> f64 {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.number));
         let listener = TcpListener::bind(address).unwrap();
         let ended = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -261,7 +377,7 @@ mod linux {
         let lasts = Duration::from_secs(2);
         bulk(lasts);
         account("packets of bulk TCP");
-        short_connections(4000, lasts);
+        short_connections(UNWATCHED, lasts);
         account("short connections");
         datagrams(lasts);
         account("datagrams to a dark port");
