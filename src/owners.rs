@@ -16,9 +16,10 @@
 //! **Unknown is not kernel.** A socket is the kernel's own if it has no file at all, or if nothing on the host holds it:
 //! every process was there to be read and was read, twice, with the places that no table of files shows (`hidden`). If
 //! anything could not be read it is unknown. (The TCP socket under a listener of SMC, RFC 7609, is the kernel's in this sense:
-//! the process holds another one.) Neither is it the kernel's if somebody but root created it: whoever wants to can keep a socket
-//! where nobody finds it, with an io_uring for one. What the kernel opens for such a user, as it does for a tunnel in a
-//! container with a user namespace, is unknown, too.
+//! the process holds another one.) Neither is it the kernel's if an ordinary user created it: whoever wants to can keep a socket
+//! where nobody finds it, with an io_uring for one. Root, and for a tunnel over UDP a system service such as systemd-networkd,
+//! may have had the kernel open it. What the kernel opens for others, as it does for a tunnel in a container with a user
+//! namespace, is unknown, too.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::port::Port;
+use crate::port::{Port, Protocol};
 use crate::sockets::Listener;
 
 #[cfg(target_os = "linux")]
@@ -50,6 +51,9 @@ mod walk;
 pub use coverage::Coverage;
 pub use owner::{Holders, Owner, Process};
 use search::{Hold, Search};
+
+/// The first user id that is no system service's (`UID_MIN` of login.defs(5)).
+const FIRST_USER: u32 = 1000;
 
 /// Where the host's users are named.
 pub const PASSWD: &str = "/etc/passwd";
@@ -317,8 +321,8 @@ impl Owners {
                         known.certainty = Certainty::Held(*hold);
                     }
                     None if due <= now => {
-                        let is_roots = key.uid.is_none_or(|uid| uid == 0);
-                        known.was_not_found(looks + 1, now, found.nobody_else && is_roots);
+                        let may_be_kernels = found.nobody_else && key.may_be_kernels();
+                        known.was_not_found(looks + 1, now, may_be_kernels);
                     }
                     None => {}
                 }
@@ -328,6 +332,12 @@ impl Owners {
 }
 
 impl Key {
+    /// Whether the kernel may have opened the socket for itself. Its sockets belong to whoever had it open them.
+    fn may_be_kernels(&self) -> bool {
+        self.uid
+            .is_none_or(|uid| uid == 0 || self.port.protocol == Protocol::Udp && uid < FIRST_USER)
+    }
+
     const fn of(listener: &Listener) -> Self {
         let Listener {
             port,

@@ -5,9 +5,9 @@
 
 use std::cell::Cell;
 
-/// How many files a look reads, and once more where it goes on in threads. No table is larger (`fs.nr_open`), and it takes a
-/// second or two.
-pub(super) const LINKS: u32 = 1 << 20;
+/// How many files a look reads, and once more where it goes on in threads: more than a host has but for the largest, and within
+/// the ten seconds that a scrape has.
+pub(super) const LINKS: u32 = 2 << 20;
 
 /// What is still to be spent, in links read.
 #[derive(Debug)]

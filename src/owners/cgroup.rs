@@ -6,16 +6,21 @@
 //! name below its own, and neither can a container; what a user's own manager runs bears the manager's name in front.
 
 /// Units of the system in which a container runtime puts the groups of its containers, where it has no others for them.
-const RUNTIMES: [&str; 9] = [
+const RUNTIMES: [&str; 14] = [
     "containerd.service",
     "crio.service",
     "docker.service",
     "incus.service",
+    "k0scontroller.service",
+    "k0sworker.service",
     "k3s-agent.service",
     "k3s.service",
     "lxd.service",
+    "rke2-agent.service",
+    "rke2-server.service",
     "snap.docker.dockerd.service",
     "snap.lxd.daemon.service",
+    "snap.microk8s.daemon-containerd.service",
 ];
 
 /// Digits in the id of a container, as Docker, containerd, CRI-O and Podman make them.
@@ -43,7 +48,7 @@ pub fn unit_of_process(cgroup_file: &str) -> String {
 /// The unit or container of one control-group path; empty if the path stands for none.
 ///
 /// - A container gives its whole id, 64 hexadecimal digits: what `docker inspect`, `crictl inspect` and
-///   kube-state-metrics' `container_id` know it by. One that a service of its own runs gives the service's name.
+///   kube-state-metrics' `container_id` know it by. One that a service of the system runs gives the service's name.
 /// - A unit of the system gives its name as systemd writes it, escapes (`\x2d`) and instances (`@`) kept.
 /// - A unit or container of a user's own manager gives both names, `user@1000.service/app.service`: what a user calls
 ///   `sshd.service` is not the system's.

@@ -286,29 +286,39 @@ fn each_number(
 }
 
 /// Calls `visit` with pieces of a file that end where lines do, and gives its length. A line that is longer than a small file is
-/// cut.
+/// left out: whoever names files may choose where a part of it begins.
 fn each_piece(file: &OwnedFd, mut visit: impl FnMut(&[u8])) -> usize {
     let mut buffer = vec![0; SMALL_FILE];
     let (mut filled, mut total) = (0, 0);
+    let mut is_in_long_line = false;
     loop {
         match read(file, &mut buffer[filled..]) {
             Err(Errno::INTR) => {}
             Ok(length) if length > 0 => {
                 total += length;
                 filled += length;
-                let whole = match buffer[..filled].iter().rposition(|&byte| byte == b'\n') {
-                    Some(end) => end + 1,
-                    None if filled == buffer.len() => filled,
-                    None => 0,
-                };
-                visit(&buffer[..whole]);
+                let mut whole = 0;
+                if let Some(end) = buffer[..filled].iter().rposition(|&byte| byte == b'\n') {
+                    whole = end + 1;
+                    let ends_here = buffer.iter().position(|&byte| byte == b'\n');
+                    let first = ends_here
+                        .filter(|_| is_in_long_line)
+                        .map_or(0, |end| end + 1);
+                    visit(&buffer[first..whole]);
+                    is_in_long_line = false;
+                } else if filled == buffer.len() {
+                    whole = filled;
+                    is_in_long_line = true;
+                }
                 buffer.copy_within(whole..filled, 0);
                 filled -= whole;
             }
             Ok(_) | Err(_) => break,
         }
     }
-    visit(&buffer[..filled]);
+    if !is_in_long_line {
+        visit(&buffer[..filled]);
+    }
     total
 }
 
@@ -400,6 +410,26 @@ mod tests {
         for (target, link) in cases {
             assert_eq!(parse_link(target.as_bytes()), link, "{target}");
         }
+    }
+
+    #[test]
+    fn no_part_of_a_long_line_is_taken_for_one() {
+        let long = |length| [vec![b'a'; length], b"socket:[5]\n".to_vec()].concat();
+        let file = [
+            b"UserFiles: 3\n 0: socket:[6]\n".to_vec(),
+            long(2 * SMALL_FILE - 29),
+            b" 2: socket:[7]\n".to_vec(),
+            long(SMALL_FILE),
+            b" 4: socket:[8]".to_vec(),
+        ]
+        .concat();
+        let mut written = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut written, &file).unwrap();
+        std::io::Seek::rewind(&mut written).unwrap();
+        let mut sockets = Vec::new();
+        let length = each_piece(&written.into(), |piece| sockets.extend(sockets_in(piece)));
+        assert_eq!(length, file.len());
+        assert_eq!(sockets, [6, 7, 8]);
     }
 
     #[test]

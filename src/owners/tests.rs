@@ -142,17 +142,24 @@ fn what_nobody_holds_is_the_kernels_at_the_second_look() {
 }
 
 #[test]
-fn what_somebody_but_root_created_is_never_the_kernels() {
+fn what_an_ordinary_user_created_is_never_the_kernels() {
     let procfs = FakeProcfs::whole();
-    let created = Listener {
-        uid: Some(33),
-        ..listener(7)
+    let created = |port, uid, inode| Listener {
+        port,
+        uid: Some(uid),
+        ..listener(inode)
     };
+    let all = [
+        created(Port::tcp(3476), 998, 7),
+        created(Port::udp(3476), 1000, 8),
+        // A tunnel that a service of the system set up.
+        created(Port::udp(4789), 998, 9),
+    ];
     let (mut owners, now) = (procfs.owners(), Instant::now());
     for looks in 0..4 {
-        let resolution =
-            owners.resolve_at(now + PATIENCE * 8 * looks, std::slice::from_ref(&created));
-        assert!(resolution.owners[0].is_unknown());
+        let owners = owners.resolve_at(now + PATIENCE * 8 * looks, &all).owners;
+        assert!(owners[0].is_unknown() && owners[1].is_unknown());
+        assert_eq!(owners[2].is_kernel(), looks > 0);
     }
 }
 
@@ -292,6 +299,33 @@ fn looks_that_are_cut_come_to_every_process() {
     let looks =
         (0..10).take_while(|&look| owner(&mut owners, now + PATIENCE * 64 * look, 7).is_unknown());
     assert_eq!(looks.count(), 6);
+}
+
+#[test]
+fn a_look_for_what_is_new_does_not_begin_the_long_one_again() {
+    let procfs = FakeProcfs::whole();
+    for pid in (10..=500).step_by(10) {
+        procfs.process(pid, 1, 5, "many");
+        for number in 0..7 {
+            procfs.holds(pid, number, 1000 + u64::from(number));
+        }
+    }
+    procfs.holds(20, 9, 7);
+    let (mut owners, now) = (procfs.owners(), Instant::now());
+    owners.search.links = 50;
+    let looks = (0..20).take_while(|&look| {
+        let now = now + PATIENCE * 64 * look;
+        let is_unknown = owner(&mut owners, now, 7).is_unknown();
+        let inode = 9000 + u64::from(look);
+        procfs.process(1000 + look, 1, 5, "new");
+        procfs.holds(1000 + look, 3, inode);
+        owners.resolve_at(
+            now + Duration::from_secs(1),
+            &[listener(7), listener(inode)],
+        );
+        is_unknown
+    });
+    assert!(looks.count() < 20);
 }
 
 #[test]

@@ -79,7 +79,10 @@ pub(super) fn walk(
             .is_some_and(|size| known.get(pid) != Some(&size))
     };
     let mut walk = Walk::new(procfs, wanted, sizes, budget);
-    let resumed = cut_at.take().filter(|_| resumes);
+    let resumed = cut_at.filter(|_| resumes);
+    if resumes {
+        *cut_at = None;
+    }
     let mut order = resumed
         .map(|pid| downwards_from(pid, &listed))
         .into_iter()
@@ -99,7 +102,9 @@ pub(super) fn walk(
         if budget.is_spent() {
             // One that is too much for a whole walk is left out by the next.
             let is_first = walk.visited.len() == 1;
-            *cut_at = Some(pid.saturating_sub(u32::from(is_first)));
+            let here = pid.saturating_sub(u32::from(is_first));
+            // One that does not resume leaves to the others where they go on.
+            cut_at.get_or_insert(here);
             break false;
         }
     };
