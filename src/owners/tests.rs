@@ -283,8 +283,8 @@ fn processes_with_very_many_files_end_one_look_and_not_the_next() {
     assert_eq!(resolution.unknown, 0);
 }
 
-#[test]
-fn looks_that_are_cut_come_to_every_process() {
+/// Of seven files each; one of them has the socket 7 as well.
+fn fifty_tables() -> FakeProcfs {
     let procfs = FakeProcfs::whole();
     for pid in (10..=500).step_by(10) {
         procfs.process(pid, 1, 5, "many");
@@ -293,9 +293,15 @@ fn looks_that_are_cut_come_to_every_process() {
         }
     }
     procfs.holds(20, 9, 7);
+    procfs
+}
+
+#[test]
+fn looks_that_are_cut_come_to_every_process() {
+    let procfs = fifty_tables();
     let (mut owners, now) = (procfs.owners(), Instant::now());
     owners.search.links = 50;
-    // Seven tables in each look, fifty in all.
+    // Seven tables in each look.
     let looks =
         (0..10).take_while(|&look| owner(&mut owners, now + PATIENCE * 64 * look, 7).is_unknown());
     assert_eq!(looks.count(), 6);
@@ -303,14 +309,7 @@ fn looks_that_are_cut_come_to_every_process() {
 
 #[test]
 fn a_look_for_what_is_new_does_not_begin_the_long_one_again() {
-    let procfs = FakeProcfs::whole();
-    for pid in (10..=500).step_by(10) {
-        procfs.process(pid, 1, 5, "many");
-        for number in 0..7 {
-            procfs.holds(pid, number, 1000 + u64::from(number));
-        }
-    }
-    procfs.holds(20, 9, 7);
+    let procfs = fifty_tables();
     let (mut owners, now) = (procfs.owners(), Instant::now());
     // All have been looked through once, so none of them is new.
     owner(&mut owners, now, 6);
