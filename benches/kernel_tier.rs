@@ -70,7 +70,7 @@ mod linux {
     const SETTLE: Duration = Duration::from_millis(300);
     const TURNS: usize = 60;
     /// So many tiers are held at once. What one costs is less than what the machine does by itself from turn to turn; each is
-    /// called on its own, so each takes the same part of the rate, and a list of programs is called more slowly than one.
+    /// called on its own, so their times add up, and a list of programs is called more slowly than one.
     const AT_ONCE: usize = 8;
 
     pub(super) fn main() -> ExitCode {
@@ -256,9 +256,9 @@ mod linux {
         verdict == "kept"
     }
 
-    /// What one of several leaves of a rate, where together they leave so much.
+    /// What one of several leaves of a rate, where together they leave so much: each adds the same to the time of a unit.
     fn of_one(ratio: f64) -> f64 {
-        ratio.powf(1.0 / AT_ONCE as f64)
+        1.0 / (1.0 + (1.0 / ratio - 1.0) / AT_ONCE as f64)
     }
 
     /// Rates with and without, a pair a turn.
